@@ -1,0 +1,1241 @@
+# /// script
+# requires-python = ">=3.7"
+# ///
+# SPDX-License-Identifier: MIT-0
+# Copyright 2026 the deepinfra_min developers. Anyone may use, copy, change and sell this file for
+# any purpose, without keeping this notice. It is provided "as is", without warranty of any kind.
+"""A client for DeepInfra's chat API in one file, on the standard library alone.
+
+    from deepinfra_min import Client
+    for chunk in Client().stream("Hello!"):
+        print(chunk.text, end="", flush=True)
+
+The token comes from DEEPINFRA_TOKEN. To vendor this file, copy it, under any name; to update it, copy
+it again. Read to the end of `Client` to use it; below are the ways out, in, and the command line.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import email.utils
+import functools
+import http.client
+import io
+import json
+import logging
+import math
+import os
+import random
+import re
+import socket
+import sys
+import threading
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import TYPE_CHECKING, Any, Dict, Generator, Iterable, Iterator, List, Mapping, Optional
+
+try:
+    import ssl
+except ImportError:  # a Python built without it can still reach a local server
+    ssl = None  # type: ignore[assignment]
+
+if TYPE_CHECKING:
+    import argparse
+    from typing import Callable, Sequence, Tuple, Type, TypeVar, Union
+    from urllib.request import HTTPSHandler
+
+    Messages = Union[str, Sequence[Union[Mapping[str, Any], "Message"]]]
+    T = TypeVar("T")
+else:
+    HTTPSHandler = getattr(urllib.request, "HTTPSHandler", object)
+
+__all__ = [
+    "DEFAULT_BASE_URL", "DEFAULT_MODEL", "APIConnectionError", "APIError", "APIResponseError",
+    "APITimeoutError", "AuthenticationError", "ChatCompletion", "ChatCompletionChunk", "Choice",
+    "ChunkChoice", "Client", "ConfigurationError", "DeepInfraError", "Function", "KeepAliveHandler",
+    "Message", "Model", "RateLimitError", "ServerError", "ServerSentEvent", "StreamInterruptedError",
+    "ToolCall", "Usage", "collect", "iter_sse",
+]
+__version__ = "1.0.0"
+
+DEFAULT_BASE_URL = "https://api.deepinfra.com/v1/openai"
+DEFAULT_MODEL = "deepseek-ai/DeepSeek-R1"
+
+_MAX_BYTES = 64 * 1024 * 1024  # of a body, or of an event
+_MAX_RETRY_AFTER = 60.0  # seconds
+_TOKEN_VARIABLES = ("DEEPINFRA_TOKEN", "DEEPINFRA_API_KEY", "DEEPINFRA_API_TOKEN")
+_TOKEN_HINT = "set DEEPINFRA_TOKEN to a token from https://deepinfra.com/dash/api_keys"
+_LOOPBACK = re.compile(r"localhost|127(\.\d{1,3}){3}|::1")
+_log = logging.getLogger(__name__)
+
+
+# ---- Errors --------------------------------------------------------------------------------------
+
+
+class DeepInfraError(Exception):
+    """The base of every error that a server, a network or a setting causes.
+
+    `hint` says what to do; `partial` is the answer so far, where `collect` raised the error.
+    """
+
+    hint: str = ""
+    partial: Optional[ChatCompletion] = None
+
+    def __init__(self, summary: str = "", **attributes: Any) -> None:
+        super().__init__(summary)
+        vars(self).update(attributes)
+
+    def __str__(self) -> str:
+        return f"{self.args[0]} ({self.hint})" if self.hint else str(self.args[0])
+
+
+class ConfigurationError(DeepInfraError, ValueError):
+    """A setting, named by `setting`, is missing or malformed. Nothing was sent."""
+
+    setting: str = ""
+
+
+class APIConnectionError(DeepInfraError):
+    """No complete answer arrived: DNS, TCP, TLS, a proxy, a cut connection. See `__cause__`."""
+
+    _is_retryable = False
+
+
+class APITimeoutError(APIConnectionError, TimeoutError):
+    """The server was silent for `timeout`, or `connect_timeout` or `deadline` ran out."""
+
+
+class StreamInterruptedError(APIConnectionError):
+    """A stream ended before it proved complete: what it yielded is a part of the answer."""
+
+
+class APIResponseError(DeepInfraError):
+    """The answer is not what the API promises. `body` holds its first 200 characters."""
+
+    body: str = ""
+
+    def __str__(self) -> str:
+        return super().__str__() + (f"; it begins {self.body!r}" if self.body else "")
+
+
+class APIError(DeepInfraError):
+    """The API answered with an error. `message` is its own words, `body` decoded JSON or text.
+
+    `status` is the HTTP status, or the numeric code of an error inside a 200, else None; `headers`
+    has names in lower case; `retry_after` is the seconds that the server asks to wait.
+    """
+
+    status: Optional[int] = None
+    message: str = ""
+    code: Any = None
+    param: Any = None
+    type: Any = None
+    body: Any = None
+    headers: Mapping[str, str] = {}
+    request_id: Optional[str] = None
+    retry_after: Optional[float] = None
+
+
+class AuthenticationError(APIError):
+    """The token was refused (401, 403)."""
+
+
+class RateLimitError(APIError):
+    """Too many requests at once, or the model is busy (429)."""
+
+
+class ServerError(APIError):
+    """The service failed (5xx)."""
+
+
+_HINTS = {
+    3: "redirects are refused: set the base URL to where the API is",
+    5: "the service failed: try again later",
+    400: "check the parameters; if the messages are too long for the model, shorten them",
+    402: "add a payment method or raise the spending limit on https://deepinfra.com/dash",
+    404: "list the models with models() or --models, and choose one with model= or -m",
+    405: "this model can't do that: choose another with model= or -m",
+    429: "send fewer requests at once, or raise max_retries= or --retries",
+}
+
+
+def _api_error(payload: Any, status: Optional[int], headers: Mapping[str, str]) -> APIError:
+    """Return the error for an error payload, wherever it stood: in an error's body, a 200, a stream."""
+    number = status or 0
+    kinds = {401: AuthenticationError, 403: AuthenticationError, 429: RateLimitError}
+    kind = kinds.get(number, ServerError if number >= 500 else APIError)
+    message = _human_message(payload) or http.client.responses.get(number, "no message")
+    if 300 <= number < 400:
+        message += f", to {headers.get('location')}"
+    detail = payload.get("error") if isinstance(payload, dict) else None
+    known = {k: detail.get(k) for k in ("code", "param", "type")} if isinstance(detail, dict) else {}
+    return kind(
+        f"HTTP {status}: {message}" if status else f"the API answered with an error: {message}",
+        hint=_HINTS.get(number, _HINTS.get(number // 100, "")), status=status, message=message,
+        body=payload, headers=headers, request_id=headers.get("x-request-id"),
+        retry_after=_retry_after(headers), **known)
+
+
+def _human_message(payload: Any) -> str:
+    """Return the words in an error payload: its `error`, `detail` or `message`, however nested."""
+    while isinstance(payload, dict):
+        payload = next((payload[k] for k in ("error", "detail", "message") if payload.get(k)), "")
+    if isinstance(payload, list):  # validation errors, each with its place
+        items = [item if isinstance(item, dict) else {"msg": item} for item in payload]
+        payload = "; ".join(f"{item.get('loc', '')} {item.get('msg')}".strip() for item in items)
+    text = str(payload).strip()
+    return "an HTML page, from a proxy or gateway" if text.startswith("<") else text[:1000]
+
+
+def _retry_after(headers: Mapping[str, str]) -> Optional[float]:
+    """Return the seconds that a server asks to wait, by RFC 9110, 10.2.3, or in milliseconds."""
+    for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
+        if re.fullmatch(r"\d+(\.\d*)?", headers.get(name, "")):
+            return float(headers[name]) * unit
+    try:
+        date = email.utils.parsedate_to_datetime(headers.get("retry-after", ""))
+        return max(0.0, date.timestamp() - time.time())
+    except (ValueError, TypeError, IndexError, OverflowError):  # each raised by some Python
+        return None
+
+
+# ---- Data ----------------------------------------------------------------------------------------
+
+
+class _Parsed:
+    """The base of what is parsed from a mapping, which `raw` keeps."""
+
+    raw: Mapping[str, Any] = {}
+
+
+def _of(kind: Any, default: Any = None, **options: Any) -> Any:
+    """Declare a field of a checked kind: str, int, dict, a class below, or a list of one such class."""
+    if "default_factory" not in options:
+        options["default"] = default
+    return field(metadata={"kind": kind}, **options)
+
+
+@dataclass
+class Function(_Parsed):
+    """What a tool call calls. `arguments` is the string as it came, valid JSON or not."""
+
+    name: Optional[str] = _of(str)
+    arguments: str = _of(str, "")
+
+
+@dataclass
+class ToolCall(_Parsed):
+    """A call that the model asks for. `index` is its place in a streamed answer."""
+
+    id: Optional[str] = _of(str)
+    type: str = "function"
+    function: Function = _of(Function, default_factory=Function)
+    index: Optional[int] = _of(int, compare=False)
+
+
+@dataclass
+class Message(_Parsed):
+    """A message of a conversation or, in a stream, what a chunk adds to one.
+
+    `content` is a string; None beside tool calls; in a request also a list of parts.
+    """
+
+    role: Optional[str] = None
+    content: Any = _of(str)
+    reasoning_content: Optional[str] = _of(str)
+    tool_calls: Tuple[ToolCall, ...] = _of([ToolCall], ())
+    name: Optional[str] = None
+    tool_call_id: Optional[str] = None
+
+
+@dataclass
+class Usage(_Parsed):
+    """Tokens counted, and their cost in US dollars."""
+
+    prompt_tokens: Optional[int] = None
+    completion_tokens: Optional[int] = None
+    total_tokens: Optional[int] = None
+    estimated_cost: Optional[float] = None
+    prompt_tokens_details: Optional[Mapping[str, Any]] = _of(dict)
+    completion_tokens_details: Optional[Mapping[str, Any]] = _of(dict)
+
+
+@dataclass(frozen=True)
+class Choice(_Parsed):
+    """One of the answers. `finish_reason` is `stop`, `length`, `tool_calls` or another word."""
+
+    index: int = _of(int, 0)
+    message: Message = _of(Message, default_factory=lambda: Message("assistant"))
+    finish_reason: Optional[str] = None
+    logprobs: Optional[Mapping[str, Any]] = _of(dict)
+
+
+@dataclass
+class ChunkChoice(_Parsed):
+    """One choice's part of a chunk. `finish_reason` is None until the last."""
+
+    index: int = _of(int, 0)
+    delta: Message = _of(Message, default_factory=Message)
+    finish_reason: Optional[str] = None
+    logprobs: Optional[Mapping[str, Any]] = _of(dict)
+
+
+@dataclass(frozen=True)
+class ChatCompletion(_Parsed):
+    """A whole answer. `created` is in seconds since 1970."""
+
+    id: str = ""
+    object: str = "chat.completion"
+    created: int = 0
+    model: str = ""
+    choices: Tuple[Choice, ...] = _of([Choice], ())
+    usage: Optional[Usage] = _of(Usage)
+    service_tier: Optional[str] = None
+
+    @property
+    def message(self) -> Message:
+        """The first choice's message, ready to go back as a part of the conversation."""
+        return self.choices[0].message if self.choices else Message("assistant", "")
+
+    @property
+    def text(self) -> str:
+        """The first choice's content, `""` where there is none."""
+        return self.message.content or ""
+
+
+@dataclass
+class ChatCompletionChunk(_Parsed):
+    """One event of a streamed answer."""
+
+    id: str = ""
+    object: str = "chat.completion.chunk"
+    created: int = 0
+    model: str = ""
+    choices: Tuple[ChunkChoice, ...] = _of([ChunkChoice], ())
+    usage: Optional[Usage] = _of(Usage)
+    service_tier: Optional[str] = None
+
+    @property
+    def text(self) -> str:
+        """The first choice's new content, `""` where there is none."""
+        return (self.choices[0].delta.content or "") if self.choices else ""
+
+
+@dataclass
+class Model(_Parsed):
+    """A model on offer. `pricing` is the API's own mapping."""
+
+    id: str = ""
+    context_length: Optional[int] = None
+    max_tokens: Optional[int] = None
+    pricing: Optional[Mapping[str, Any]] = _of(dict)
+
+
+@dataclass
+class ServerSentEvent:
+    """An event of a `text/event-stream`."""
+
+    event: str = "message"
+    data: str = ""
+
+
+_KINDS = {
+    cls: {item.name: item.metadata.get("kind") for item in fields(cls)}
+    for cls in (Function, ToolCall, Message, Usage, Choice, ChunkChoice, ChatCompletion,
+                ChatCompletionChunk, Model)
+}
+_SHAPES = {dict: "an object", list: "an array", str: "a string", int: "an integer"}
+
+
+def _parse(cls: Type[T], raw: Any, place: str = "") -> T:
+    """Return a `cls` made from decoded JSON; missing, null and unknown fields are fine."""
+    _check(raw, dict, place or "the answer")
+    parsed, kinds = cls(), _KINDS[cls]
+    values = vars(parsed)  # set here, for speed and for the frozen ones
+    values["raw"] = raw
+    for name, value in raw.items():
+        if value is not None and name in kinds:
+            kind = kinds[name]
+            values[name] = value if kind is None else _parse_field(kind, value, place, name)
+    return parsed
+
+
+def _parse_field(kind: Any, value: Any, place: str, name: str) -> Any:
+    place = f"{place}.{name}" if place else name
+    if isinstance(kind, list):
+        _check(value, list, place)
+        return tuple([_parse(kind[0], item, f"{place}[{i}]") for i, item in enumerate(value)])
+    if kind in _KINDS:
+        return _parse(kind, value, place)
+    _check(value, kind, place)
+    return value
+
+
+def _check(value: Any, kind: Any, place: str) -> None:
+    if not isinstance(value, kind):
+        got = type(value).__name__
+        raise APIResponseError(f"{place}: expected {_SHAPES[kind]}, got {got}", hint=_NOT_THE_API)
+
+
+def _parse_completion(raw: Any) -> ChatCompletion:
+    answer = _parse(ChatCompletion, raw)
+    for choice in answer.choices:
+        choice.message.role = choice.message.role or "assistant"
+    return answer
+
+
+def _parse_models(raw: Any) -> List[Model]:
+    _check(raw, dict, "the answer")
+    _check(raw.get("data") or [], list, "data")
+    models = []
+    for i, item in enumerate(raw.get("data") or []):
+        _check(item, dict, f"data[{i}]")
+        metadata = item.get("metadata") or {}
+        _check(metadata, dict, f"data[{i}].metadata")
+        models.append(_parse(Model, {**metadata, "id": item.get("id")}, f"data[{i}].metadata"))
+        models[-1].raw = item
+    return models
+
+
+def _to_wire(value: Any) -> Any:
+    """Return Messages and what they hold as JSON: the fields that they have, but for `index`."""
+    if isinstance(value, (list, tuple)):
+        return [_to_wire(item) for item in value]
+    if not is_dataclass(value):
+        return value
+    wire = {f.name: _to_wire(getattr(value, f.name)) for f in fields(value) if f.name != "index"}
+    has_calls = bool(wire.get("tool_calls"))
+    return {name: item for name, item in wire.items()
+            if item not in (None, []) or has_calls and name == "content"}
+
+
+# ---- Client --------------------------------------------------------------------------------------
+
+
+class Client:
+    """A client of one API. Threads may share it; it may be forked and pickled (with its token).
+
+    `api_key` is the token, else DEEPINFRA_TOKEN, DEEPINFRA_API_KEY or DEEPINFRA_API_TOKEN; `""` sends
+    none. `base_url`: else DEEPINFRA_BASE_URL, else DEFAULT_BASE_URL. In seconds, None for no limit:
+    `connect_timeout` to connect (TCP, proxy, TLS), `timeout` for silence, `deadline` for a call with
+    its retries, a stream to its last event. `max_retries`: further attempts, where they are safe.
+    `headers` go out with every request. `ssl_context`: for a private CA or a client certificate.
+    `opener`: in place of ours, with its proxies and redirects; build it with a KeepAliveHandler.
+    Raises ConfigurationError.
+    """
+
+    _own_opener: Optional[urllib.request.OpenerDirector] = None
+
+    def __init__(self, api_key: Optional[str] = None, *, base_url: Optional[str] = None,
+                 timeout: Optional[float] = 600.0, connect_timeout: Optional[float] = 10.0,
+                 deadline: Optional[float] = None, max_retries: int = 2,
+                 headers: Optional[Mapping[str, str]] = None,
+                 ssl_context: Optional[ssl.SSLContext] = None,
+                 opener: Optional[urllib.request.OpenerDirector] = None) -> None:
+        base_url = base_url or os.environ.get("DEEPINFRA_BASE_URL") or DEFAULT_BASE_URL
+        self.base_url = _clean_base_url(base_url)
+        self.timeout, self.connect_timeout, self.deadline = timeout, connect_timeout, deadline
+        self.max_retries = max_retries
+        self._token, self._token_source = _find_token(api_key, self.base_url)
+        self._headers = _clean_headers(headers or {}, self._token)
+        self._ssl_context, self._opener = ssl_context, opener
+        self._make_opener()
+
+    def chat(self, messages: Messages, *, model: Optional[str] = None, **params: Any) -> ChatCompletion:
+        """Send a conversation and return the whole answer.
+
+        `messages` is a string (one user turn) or a sequence of mappings and Messages. `params` are the
+        API's own (`temperature=`, `tools=`, ...), passed through, but for those that are None.
+        Raises APIConnectionError, APIResponseError or APIError, or a class below them.
+        Source: https://deepinfra.com/docs/openai_api
+        """
+        payload = _chat_payload(messages, model, params)
+        return self._call("POST", "/chat/completions", payload, _parse_completion)
+
+    def stream(self, messages: Messages, *, model: Optional[str] = None,
+               **params: Any) -> Generator[ChatCompletionChunk, None, None]:
+        """Send a conversation and return a generator of the answer's chunks, as they arrive.
+
+        Takes what `chat` takes, and raises the request's errors at once. Iterating raises
+        StreamInterruptedError unless the stream proves complete, and what `chat` raises. Leaving the
+        loop closes the connection.
+        """
+        chunks = self._stream(dict(_chat_payload(messages, model, params), stream=True))
+        next(chunks)  # sends the request, and enters the `with` that close() has to leave
+        return chunks
+
+    def models(self) -> List[Model]:
+        """Return the models on offer. Raises what `chat` raises."""
+        return self._call("GET", "/models", None, _parse_models)
+
+    def request(self, method: str, path: str, payload: Any = None) -> Any:
+        """Send JSON to any other endpoint, say "POST", "/embeddings", and return the JSON it answers.
+
+        None stands for no body, both ways. Raises what `chat` raises.
+        """
+        return self._call(method, path, payload, lambda answer: answer)
+
+    def close(self) -> None:
+        """Close the idle connections; an opener that was handed in is its owner's to close."""
+        for handler in self._own_opener.handlers if self._own_opener else ():
+            handler.close()
+
+    __del__ = close
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.base_url}, token: {self._token_source or 'none'}>"
+
+    def __getstate__(self) -> Dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_own_opener"}
+
+    def __setstate__(self, state: Dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._make_opener()
+
+    def _make_opener(self) -> None:
+        if self._opener is None:
+            self._own_opener = urllib.request.build_opener(
+                KeepAliveHandler(self._ssl_context), _ProxyHandler(), _RedirectHandler())
+
+    def _call(self, method: str, path: str, payload: Any, parse: Callable[[Any], T]) -> T:
+        """Return the parsed answer to a request: the way of everything but a stream."""
+        with self._guard():
+            with contextlib.closing(self._open(method, path, payload)) as exchange:
+                body = b"".join(_bounded(exchange.blocks(APIConnectionError)))
+            return _read_json(body or b"null", parse)
+
+    def _stream(self, payload: Any) -> Generator[ChatCompletionChunk, None, None]:
+        with self._guard():
+            with contextlib.closing(self._open("POST", "/chat/completions", payload)) as exchange:
+                yield ChatCompletionChunk()  # taken by stream(), not by the caller
+                is_sse = "event-stream" in exchange.headers.get("content-type", "").lower()
+                yield from _iter_chunks(exchange.blocks(StreamInterruptedError), is_sse)
+                exchange.finish()
+
+    def _open(self, method: str, path: str, payload: Any) -> _Exchange:
+        """Return an exchange whose answer has begun with a 2xx; try again where that is safe."""
+        url = f"{self.base_url}/{urllib.parse.quote(path.lstrip('/'), safe=_URL_CHARACTERS)}"
+        body = None if payload is None else json.dumps(payload).encode()
+        started, attempt = time.monotonic(), 0
+        while True:
+            request = urllib.request.Request(url, body, method=method)
+            for name, value in self._headers.items():  # none of which urllib takes to a redirect
+                request.add_unredirected_header(name, value)
+            limits = _Limits(self.connect_timeout, self.timeout, self.deadline, started)
+            try:
+                return _Exchange(request, limits, self._opener or self._own_opener)
+            except DeepInfraError as error:
+                wait = _retry_wait(error, attempt)
+                if attempt >= self.max_retries or time.monotonic() + wait >= limits.end:
+                    raise
+                cause = _mask(str(error), self._token)
+            attempt += 1
+            _log.info("retry %d of %d in %.2f s: %s", attempt, self.max_retries, wait, cause)
+            time.sleep(wait)
+
+    @contextlib.contextmanager
+    def _guard(self) -> Iterator[None]:
+        """Let no error out that shows the token, nor one about a token that does not say which."""
+        try:
+            yield
+        except DeepInfraError as error:
+            if isinstance(error, AuthenticationError):
+                source = self._token_source
+                error.hint = f"check the token, from {source}" if source else _TOKEN_HINT
+            if self._token:
+                _mask_error(error, self._token)
+            if isinstance(error, APIResponseError):
+                error.body = error.body[:200]  # only now, so as not to cut the token
+            raise
+
+
+# ---- Request to wire -----------------------------------------------------------------------------
+
+_URL_CHARACTERS = "/?&=%:;,+@!$'()*~"
+_WIRE_ERRORS = (OSError, http.client.HTTPException, ValueError, EOFError)
+_NOT_THE_API = "a proxy or captive portal answered, or the base URL is not an API's"
+
+
+def _find_token(api_key: Optional[str], base_url: str) -> Tuple[str, str]:
+    """Return the token and where it came from, or two empty strings."""
+    url = urllib.parse.urlsplit(base_url)
+    is_local = bool(_LOOPBACK.fullmatch(url.hostname or ""))
+    source = "api_key"
+    if api_key is None:
+        source = next((name for name in _TOKEN_VARIABLES if os.environ.get(name, "").strip()), "")
+        api_key = os.environ.get(source, "")
+        if not api_key and not is_local:
+            raise ConfigurationError("no token", hint=_TOKEN_HINT, setting="api_key")
+    if not api_key:
+        return "", ""
+    if url.scheme == "http" and not is_local:
+        raise ConfigurationError(
+            f"the token would go to {url.netloc} over plain http, for all to read",
+            hint='use an https base URL, or api_key="" to send no token', setting="base_url")
+    return _clean_token(api_key, source), source
+
+
+def _clean_token(text: str, source: str) -> str:
+    token = text.strip().strip("\"'").strip()
+    if not re.fullmatch("[!-~]+", token):
+        raise ConfigurationError(
+            f"the token from {source} is empty, or holds white space or a non-ASCII character",
+            hint="copy it again, or " + _TOKEN_HINT, setting="api_key")
+    return token
+
+
+def _clean_base_url(url: str) -> str:
+    """Return the URL without its last slash; it has no place for credentials, a query or white space."""
+    url = url.strip().rstrip("/")
+    try:
+        parts = urllib.parse.urlsplit(url)
+        is_known = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        is_known = False
+    if not is_known or not re.fullmatch(r"[!-~]+", url) or re.search("[@?#]", url):
+        raise ConfigurationError(
+            "the base URL is not http[s]://host[:port][/path]", setting="base_url",
+            hint=f"check base_url= or DEEPINFRA_BASE_URL; the default is {DEFAULT_BASE_URL}")
+    return url
+
+
+def _clean_headers(headers: Mapping[str, str], token: str) -> Dict[str, str]:
+    """Return all headers of a request, the caller's in place of ours."""
+    for name, value in headers.items():
+        is_valid = re.fullmatch(r"[\w!#$%&'*+.^`|~-]+", name, re.ASCII) and re.fullmatch(
+            r"[\t\x20-\x7e\xa0-\xff]*", value)
+        if not is_valid or name.lower() == "authorization":
+            raise ConfigurationError(
+                f"the header {name!r} can't be sent", setting="headers",
+                hint="a value is one line of Latin-1 text; Authorization is made from api_key")
+    agent = "deepinfra_min/{} Python/{}.{}.{}".format(__version__, *sys.version_info[:3])
+    ours = {"Content-Type": "application/json", "User-Agent": agent}
+    if token:
+        ours["Authorization"] = f"Bearer {token}"
+    return {**ours, **{name.title(): value for name, value in headers.items()}}
+
+
+def _chat_payload(messages: Messages, model: Optional[str], params: Any) -> Dict[str, Any]:
+    if params.get("stream") is not None:
+        raise TypeError("stream= can't be set: stream() streams the answer, chat() waits for it")
+    if isinstance(messages, str):
+        messages = [{"role": "user", "content": messages}]
+    elif isinstance(messages, (Mapping, Message)):
+        raise TypeError("messages must be a string or a list of messages, not one message")
+    wire = [_to_wire(m) if isinstance(m, Message) else dict(m) for m in messages]
+    payload = {"model": model or DEFAULT_MODEL, "messages": wire, **params}
+    return {name: value for name, value in payload.items() if value is not None}
+
+
+def _retry_wait(error: DeepInfraError, attempt: int) -> float:
+    """Return the seconds to wait before trying again: endless where that is not safe."""
+    wait: float = min(0.5 * 2**attempt, 8.0) * random.uniform(0.75, 1.0)
+    if isinstance(error, APIError):
+        is_retryable = error.status in (408, 409, 429) or (error.status or 0) >= 500
+        wait = wait if error.retry_after is None else error.retry_after
+    else:
+        is_retryable = isinstance(error, APIConnectionError) and error._is_retryable
+    return wait if is_retryable and wait <= _MAX_RETRY_AFTER else math.inf
+
+
+class _Limits:
+    """The time limits of one attempt, and how far it has come."""
+
+    is_connecting = False
+    is_answered = False  # a byte of the answer has come
+
+    def __init__(self, connect: Optional[float], silence: Optional[float],
+                 deadline: Optional[float] = None, started: float = 0.0) -> None:
+        self.connect, self.silence, self.deadline = connect, silence, deadline
+        self.connect_end = math.inf
+        self.end = math.inf if deadline is None else started + deadline
+
+    def begin_connect(self) -> None:
+        self.is_connecting = True
+        self.connect_end = math.inf if self.connect is None else time.monotonic() + self.connect
+
+    def left(self) -> Optional[float]:
+        """Return how long the next wait for the network may last; raise once time is up."""
+        now = time.monotonic()
+        silence = math.inf if self.silence is None else self.silence
+        left = min(self.connect_end - now if self.is_connecting else silence, self.end - now)
+        if left <= 0:
+            raise socket.timeout("timed out")
+        return None if left == math.inf else left
+
+
+class _Exchange:
+    """One request and its answer. Whatever urllib raises on the way leaves as one of our errors."""
+
+    def __init__(self, request: urllib.request.Request, limits: _Limits, opener: Any) -> None:
+        self._request, self._limits, started = request, limits, time.monotonic()
+        request.limits = limits  # type: ignore[attr-defined]  # for KeepAliveHandler
+        try:
+            self._response = opener.open(request, timeout=limits.silence)
+        except DeepInfraError:
+            raise
+        except urllib.error.HTTPError as error:
+            self._response = error  # an answer like any other
+        except _WIRE_ERRORS as error:
+            raise _explain(error, request, limits) from error
+        self.headers = {name.lower(): str(value) for name, value in self._response.headers.items()}
+        status, seconds = self._response.getcode(), time.monotonic() - started
+        _log.debug("%s %s: HTTP %s in %.3f s", request.method, request.full_url, status, seconds)
+        if not 200 <= status < 300:
+            raise self._refusal(status)
+
+    def _refusal(self, status: int) -> DeepInfraError:
+        """Return the error that the answer stands for, from as much of its body as arrives."""
+        body = bytearray()
+        with contextlib.closing(self), contextlib.suppress(DeepInfraError):
+            for block in _bounded(self.blocks(APIConnectionError)):
+                body += block
+        if status == 407:
+            return _proxy_error(self._request.host, "407 Proxy Authentication Required")
+        payload = body.decode("utf-8", "replace")
+        with contextlib.suppress(ValueError, RecursionError):
+            payload = json.loads(payload)
+        return _api_error(payload, status, self.headers)
+
+    def blocks(self, cut: Type[APIConnectionError]) -> Iterator[bytes]:
+        """Yield the body as it arrives, each block at once; raise a `cut` error where it breaks off."""
+        block = b"-"
+        while block:
+            try:
+                block = self._response.read1(65536)
+                if not block and getattr(self._response, "length", None):  # read1 passes over it
+                    raise http.client.IncompleteRead(b"", self._response.length)
+            except _WIRE_ERRORS as error:
+                raise _explain(error, self._request, self._limits, cut) from error
+            yield block
+
+    def finish(self) -> None:
+        """Read the end of a body that [DONE] has completed, so that its connection can be kept."""
+        if isinstance(self._response, _Response) and not self._response.will_close:
+            self._limits.end = min(self._limits.end, time.monotonic() + 0.25)
+            with contextlib.suppress(DeepInfraError):
+                for _ in self.blocks(APIConnectionError):
+                    pass
+
+    def close(self) -> None:
+        with contextlib.suppress(*_WIRE_ERRORS):
+            self._response.close()
+
+
+def _explain(error: Exception, request: Any, limits: _Limits,
+             cut: Type[APIConnectionError] = APIConnectionError) -> DeepInfraError:
+    """Return our error for one of urllib's: which layer failed, where, why, and what to do."""
+    while isinstance(error, urllib.error.URLError) and isinstance(error.reason, Exception):
+        error, limits.is_connecting = error.reason, not limits.is_answered
+    target = urllib.parse.urlsplit(request.full_url).netloc
+    place = target if request.host == target else f"the proxy {request.host}"
+    reason, retry = getattr(error, "strerror", None) or str(error), not limits.is_answered
+    if isinstance(error, socket.timeout) and error.errno is None:
+        return _timeout_error(limits, place)
+    if reason.startswith("Tunnel connection failed"):
+        return _proxy_error(request.host, reason.partition(": ")[2])
+    if isinstance(error, getattr(ssl, "SSLCertVerificationError", ())):
+        return _certificate_error(error, target)
+    if isinstance(error, getattr(ssl, "SSLError", ())):
+        kind, what = cut, f"TLS with {target} failed: {reason}"
+        hint = "check that the port speaks https, and that no firewall or proxy breaks in"
+    elif isinstance(error, socket.gaierror):
+        kind, what = cut, f"DNS can't resolve {place}: {reason}"
+        hint = "check the name in the base URL or the proxy, and the network"
+    elif limits.is_connecting:
+        kind, what = cut, f"TCP can't connect to {place}: {reason}"
+        hint = "check that a server listens there, the base URL and the proxy"
+    elif isinstance(error, (OSError, http.client.IncompleteRead)):
+        kind, what = cut, f"{place} cut the connection {'before' if retry else 'within'} the answer"
+        hint = "ask again" if retry else "what arrived is incomplete: ask again"
+    else:
+        return APIResponseError(f"{place} does not answer in HTTP: {reason}", hint=_NOT_THE_API)
+    return kind(what, hint=hint, _is_retryable=retry)
+
+
+def _timeout_error(limits: _Limits, place: str) -> APITimeoutError:
+    if time.monotonic() >= limits.end - 0.01:
+        what, hint = f"the call passed its deadline of {limits.deadline:g} s", "raise deadline="
+    elif limits.is_connecting:
+        what = f"connecting to {place} took longer than connect_timeout, {limits.connect:g} s"
+        hint = "check the base URL, the network and the proxy, or raise connect_timeout="
+    else:
+        what = f"{place} was silent for the timeout of {limits.silence:g} s"
+        hint = "raise timeout= or --timeout: a model may think for minutes"
+    return APITimeoutError(what, hint=hint, _is_retryable="connecting" in what)
+
+
+def _proxy_error(place: str, reason: str) -> APIConnectionError:
+    return APIConnectionError(
+        f"the proxy {place} refused the connection: {reason}",
+        hint="check HTTPS_PROXY=http://user:password@host:port, or set NO_PROXY")
+
+
+def _certificate_error(error: Any, place: str) -> APIConnectionError:
+    hint = "set SSL_CERT_FILE to the CA's PEM file, or pass ssl_context="
+    if sys.version_info >= (3, 13) and 79 < error.verify_code < 95:  # what X509_STRICT adds
+        hint = ("Python 3.13 checks certificates more strictly: have a standard one issued, or pass an "
+                "ssl_context= without ssl.VERIFY_X509_STRICT (SSL_CERT_FILE does not help)")
+    return APIConnectionError(
+        f"TLS: the certificate of {place} is not trusted: {error.verify_message}", hint=hint)
+
+
+def _mask(value: Any, token: str) -> Any:
+    """Return a string, or the strings in decoded JSON, without the token."""
+    if isinstance(value, str):
+        return value.replace(token, "***") if token else value
+    if isinstance(value, dict):
+        return {_mask(key, token): _mask(item, token) for key, item in value.items()}
+    return [_mask(item, token) for item in value] if isinstance(value, list) else value
+
+
+def _mask_error(error: DeepInfraError, token: str) -> None:
+    error.args = tuple(_mask(list(error.args), token))
+    vars(error).update(_mask(vars(error), token))
+    cause: Optional[BaseException] = error.__cause__ or error.__context__
+    while cause is not None:
+        if token in repr((cause, cause.args, vars(cause))):
+            error.__cause__ = error.__context__ = None
+        cause = cause.__cause__ or cause.__context__
+
+
+class _ProxyHandler(urllib.request.ProxyHandler):
+    """urllib's, but it keeps local calls local, and refuses proxies that it can't speak to."""
+
+    def proxy_open(self, req: Any, proxy: str, type: str) -> Any:  # urllib's name for the scheme
+        host = urllib.parse.urlsplit(req.full_url).hostname or ""
+        if _LOOPBACK.fullmatch(host) or urllib.request.proxy_bypass(req.host):
+            return None
+        scheme, separator, address = proxy.rpartition("://")
+        if separator and scheme.lower() != "http":
+            raise ConfigurationError(
+                f"the proxy {scheme}://{address.rpartition('@')[2]} is not an http:// proxy",
+                hint=f"set {type.upper()}_PROXY to http://host:port", setting="proxy")
+        return super().proxy_open(req, proxy, type)
+
+
+class _RedirectHandler(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, *args: Any) -> None:
+        """Follow none: urllib would make a POST a GET."""
+
+
+class KeepAliveHandler(urllib.request.HTTPHandler, HTTPSHandler):
+    """urllib's handler of http and https, but one that keeps connections alive.
+
+    For `urllib.request.build_opener`. A response that was read to its end gives its connection back
+    when it is closed, any other closes it. `context` is an `ssl.SSLContext`.
+    """
+
+    def __init__(self, context: Optional[ssl.SSLContext] = None) -> None:
+        urllib.request.AbstractHTTPHandler.__init__(self)
+        self._context = context
+        self._idle: Dict[Any, List[_Connection]] = {}
+        self._locks: Dict[int, threading.Lock] = {}  # by process: a fork may copy a held one
+
+    def http_open(self, req: Any) -> Any:
+        """Send a request on a connection that was kept or, if it fails before an answer, a new one."""
+        proxy_auth = req.get_header("Proxy-authorization")
+        key = (os.getpid(), req.type, req.host, req._tunnel_host, proxy_auth)  # no fork shares one
+        seconds = req.timeout if isinstance(req.timeout, (int, float)) else None
+        limits = getattr(req, "limits", None) or _Limits(seconds, seconds)
+        connection = self._take(key)
+        if connection is not None:
+            try:
+                return self._send(req, key, connection, limits)
+            except OSError as error:
+                if limits.is_answered or isinstance(error, socket.timeout):
+                    raise
+        connection = _Connection(req.host, self._tls_context() if req.type == "https" else None)
+        if req._tunnel_host:
+            connection.set_tunnel(
+                req._tunnel_host, headers={"Proxy-Authorization": proxy_auth} if proxy_auth else {})
+        return self._send(req, key, connection, limits)
+
+    https_open = http_open
+
+    def close(self) -> None:
+        """Close the idle connections."""
+        for key in list(self._idle):
+            for connection in self._idle.pop(key, []):
+                connection.close()
+
+    def _take(self, key: Any) -> Optional[_Connection]:
+        """Return an idle connection on which nothing has arrived, neither bytes nor the end."""
+        with contextlib.suppress(IndexError):  # no lock: a list's pop and append are atomic
+            while True:
+                connection = self._idle.get(key, []).pop()
+                with contextlib.suppress(BlockingIOError):
+                    connection.sock.settimeout(0)
+                    # TLS can't peek, the socket below it can
+                    socket.socket.recv(connection.sock, 1, socket.MSG_PEEK)
+                    connection.close()
+                    continue
+                return connection
+        return None
+
+    def _tls_context(self) -> ssl.SSLContext:
+        if ssl is None:
+            raise ConfigurationError(
+                "https needs the ssl module, and this Python was built without it", setting="ssl",
+                hint="use another Python, or a local server over plain http")
+        with self._locks.setdefault(os.getpid(), threading.Lock()):
+            if self._context is None:
+                self._context = ssl.create_default_context()
+            return self._context
+
+    def _send(self, req: Any, key: Any, connection: _Connection, limits: _Limits) -> _Response:
+        connection.limits = limits
+        headers = {name.title(): value for name, value in req.header_items()}
+        if req._tunnel_host:
+            headers.pop("Proxy-Authorization", None)
+        try:
+            with contextlib.suppress(BrokenPipeError):  # an early answer, say 413, may be there
+                connection.request(req.get_method(), req.selector, req.data, headers,
+                                   encode_chunked=req.has_header("Transfer-encoding"))
+            response: Any = connection.getresponse()
+        except BaseException:
+            connection.close()
+            raise
+        response.url, response.msg = req.full_url, response.reason  # as urllib has them
+        response.on_close = functools.partial(self._give_back, key, connection)
+        return response
+
+    def _give_back(self, key: Any, connection: _Connection, is_reusable: bool) -> None:
+        if is_reusable:
+            self._idle.setdefault(key, []).append(connection)
+        else:
+            connection.close()
+
+
+class _Connection(http.client.HTTPConnection):
+    """http.client's connection, with TLS where it has a context, under the limits of its request."""
+
+    limits: _Limits
+
+    def __init__(self, host: str, context: Optional[ssl.SSLContext]) -> None:
+        self.default_port = 443 if context else 80
+        super().__init__(host)
+        self._context = context
+
+    def connect(self) -> None:
+        self.limits.begin_connect()
+        self.sock = _dial(self.host, self.port, self.limits)
+        if self._tunnel_host:
+            self._tunnel()
+        if self._context:
+            self.sock.settimeout(self.limits.left())
+            server = self._tunnel_host or self.host
+            self.sock = self._context.wrap_socket(self.sock, server_hostname=server)
+        self.limits.is_connecting = self.limits.is_answered = False
+
+    def send(self, data: Any) -> None:
+        """Send a TLS record's worth at a time, since each may take as long as the timeout says."""
+        if self.sock is None or not isinstance(data, bytes):
+            super().send(b"")  # connects
+        for start in range(0, len(data), 16384):
+            self.sock.settimeout(self.limits.left())
+            super().send(data[start : start + 16384])
+
+    def response_class(self, sock: Any, *args: Any, **options: Any) -> _Response:
+        return _Response(sock, self.limits, *args, **options)
+
+
+class _Response(http.client.HTTPResponse):
+    """http.client's response, read under limits; `on_close` learns whether it was read to its end."""
+
+    on_close: Optional[Callable[[bool], None]] = None
+    _is_last_chunk = False
+
+    def __init__(self, sock: Any, limits: _Limits, *args: Any, **options: Any) -> None:
+        super().__init__(sock, *args, **options)
+        self.fp: Any = io.BufferedReader(_LimitedReader(self.fp.detach(), sock, limits))
+
+    def _read_and_discard_trailer(self) -> None:
+        super()._read_and_discard_trailer()  # type: ignore[misc]
+        self._is_last_chunk = True  # http.client ends a body at a malformed chunk as well
+
+    def close(self) -> None:
+        is_whole = (self.length == 0 or self._is_last_chunk) and not self.will_close
+        super().close()
+        on_close, self.on_close = self.on_close, None
+        if on_close:
+            on_close(is_whole)
+
+
+class _LimitedReader(io.RawIOBase):
+    """A socket's raw reader, each read of which has as long as the limits leave."""
+
+    def __init__(self, raw: Any, sock: Any, limits: _Limits) -> None:
+        self._raw, self._sock, self._limits = raw, sock, limits
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> Optional[int]:
+        self._sock.settimeout(self._limits.left())
+        count: Optional[int] = self._raw.readinto(buffer)
+        self._limits.is_answered = self._limits.is_answered or bool(count)
+        return count
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+def _dial(host: str, port: int, limits: _Limits) -> socket.socket:
+    """Connect as `socket.create_connection` does, but with what time is left shared by the addresses."""
+    addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    for n, (family, kind, protocol, _, address) in enumerate(addresses):
+        sock = socket.socket(family, kind, protocol)
+        try:
+            left = limits.left()
+            sock.settimeout(left and left / (len(addresses) - n))
+            sock.connect(address)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            idle = getattr(socket, "TCP_KEEPIDLE", getattr(socket, "TCP_KEEPALIVE", 0x10))
+            sock.setsockopt(socket.IPPROTO_TCP, idle, 60)  # 0x10: macOS, unnamed before Python 3.10
+            return sock
+        except OSError as error:
+            sock.close()
+            failure = error
+    raise failure
+
+
+# ---- Wire to answer ------------------------------------------------------------------------------
+
+
+def iter_sse(blocks: Iterable[bytes]) -> Iterator[ServerSentEvent]:
+    """Yield the events of a stream given as blocks of bytes, each as soon as its last byte is there.
+
+    Follows https://html.spec.whatwg.org/multipage/server-sent-events.html and does no I/O. Raises
+    APIResponseError for an event of more than 64 MiB.
+    """
+    event, data, size = "", [], 0
+    for line in _iter_lines(blocks):
+        if not line:
+            if data:
+                text = data[0] if len(data) == 1 else b"\n".join(data)
+                yield ServerSentEvent(event or "message", text.decode("utf-8", "replace"))
+            event, data, size = "", [], 0
+            continue
+        name, _, value = line.partition(b":")
+        if value[:1] == b" ":
+            value = value[1:]
+        if name == b"data":
+            data.append(value)
+            size += len(line) + 1
+            if size > _MAX_BYTES:
+                raise _too_large("an event")
+        elif name == b"event":
+            event = value.decode("utf-8", "replace")
+
+
+def _iter_lines(blocks: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield lines, ended by CR, LF or CRLF, without their ends; drop a BOM, and an unfinished line."""
+    begun, after_cr, bom = bytearray(), False, b"\xef\xbb\xbf"
+    for block in blocks:
+        if after_cr and block[:1] == b"\n":
+            block, after_cr = block[1:], False  # the rest of a CRLF whose line is out already
+        if not block:
+            continue
+        lines = block.splitlines()  # of bytes: at CR, LF and CRLF alone
+        after_cr = block.endswith(b"\r")
+        rest = b"" if after_cr or block.endswith(b"\n") else lines.pop()
+        if lines:
+            lines[0] = bytes(begun + lines[0]) if begun else lines[0]
+            begun.clear()
+            if bom:
+                lines[0], bom = lines[0][3:] if lines[0].startswith(bom) else lines[0], b""
+            yield from lines
+        begun += rest
+        if len(begun) > _MAX_BYTES:
+            raise _too_large("a line")
+
+
+def _too_large(what: str) -> APIResponseError:
+    return APIResponseError(f"{what} of the answer is larger than {_MAX_BYTES >> 20} MiB",
+                            hint=_NOT_THE_API)
+
+
+def _bounded(blocks: Iterable[bytes]) -> Iterator[bytes]:
+    size = 0
+    for block in blocks:
+        size += len(block)
+        if size > _MAX_BYTES:
+            raise _too_large("the body")
+        yield block
+
+
+def _iter_chunks(blocks: Iterable[bytes], is_sse: bool) -> Iterator[ChatCompletionChunk]:
+    """Yield the chunks of a stream; raise unless it proves complete."""
+    head: List[bytes] = []
+    finished: Dict[int, bool] = {}
+    for event in iter_sse(_refuse_other_bodies(blocks, head)):
+        if event.data == "[DONE]":
+            return
+        if event.event == "error":
+            raise _payload_error(event.data)
+        chunk = _read_json(event.data, _parse_chunk) if event.data.strip() else None
+        if chunk is not None:
+            for choice in chunk.choices:
+                if choice.finish_reason is not None or choice.index not in finished:
+                    finished[choice.index] = choice.finish_reason is not None
+            yield chunk
+    if not is_sse and not finished:
+        raise APIResponseError("the answer is no event stream", hint=_NOT_THE_API,
+                               body=b"".join(head).decode("utf-8", "replace"))
+    if not finished or not all(finished.values()):
+        raise StreamInterruptedError("the stream ended before the answer was complete",
+                                     hint="what arrived is a part of the answer: ask again")
+
+
+def _refuse_other_bodies(blocks: Iterable[bytes], head: List[bytes]) -> Iterator[bytes]:
+    """Hand on the blocks of a stream, the first words to `head`, too; raise for JSON and HTML."""
+    blocks = iter(blocks)
+    for block in blocks:
+        start = block.lstrip(b"\xef\xbb\xbf \t\r\n")
+        if start[:1] in (b"{", b"[", b"<"):
+            _read_json(start + b"".join(_bounded(blocks)), _refuse_whole_answer)
+        yield block
+        if start:
+            head.append(start)
+            break
+    yield from blocks
+
+
+def _refuse_whole_answer(payload: Any) -> None:
+    raise APIResponseError("the server sent a whole answer in place of a stream: it ignores `stream`",
+                           hint="use chat(), or --no-stream")
+
+
+def _parse_chunk(raw: Any) -> Optional[ChatCompletionChunk]:
+    if isinstance(raw, dict) and raw.get("choices", ()) is None and raw.get("usage") is None:
+        return None  # one of the keepalives
+    return _parse(ChatCompletionChunk, raw)
+
+
+def _read_json(text: Any, parse: Callable[[Any], T]) -> T:
+    """Return what `parse` makes of a JSON text that is no error payload; errors show the text."""
+    try:
+        payload = json.loads(text)
+        if isinstance(payload, dict) and (payload.get("error") or list(payload) == ["detail"]):
+            raise _payload_error(payload)
+        return parse(payload)
+    except APIResponseError as error:
+        failure = error
+    except (ValueError, RecursionError) as error:
+        failure = APIResponseError(f"the answer is not JSON: {error}", hint=_NOT_THE_API)
+    failure.body = text if isinstance(text, str) else text.decode("utf-8", "replace")
+    raise failure  # here, so that its context is no error that holds the text
+
+
+def _payload_error(payload: Any) -> APIError:
+    """Return the error for an error payload inside a 200; the status is its numeric code."""
+    with contextlib.suppress(ValueError, TypeError, RecursionError):
+        payload = json.loads(payload)
+    error = payload.get("error", payload) if isinstance(payload, dict) else {}
+    code = str(error.get("code")) if isinstance(error, dict) else ""
+    return _api_error(payload, int(code) if re.fullmatch(r"[45]\d\d", code) else None, {})
+
+
+def collect(chunks: Iterable[ChatCompletionChunk]) -> ChatCompletion:
+    """Return the whole answer that a stream's chunks add up to.
+
+    Raises what iterating the chunks raises, with the answer so far as the error's `partial`. `raw`
+    holds what the chunks have beside their choices.
+    """
+    last: Dict[str, Any] = {}
+    raw: Dict[str, Any] = {}
+    choices: Dict[int, _ChoiceParts] = {}
+    try:
+        for chunk in chunks:
+            for name in ("id", "created", "model", "usage", "service_tier"):
+                last[name] = getattr(chunk, name) or last.get(name)
+            raw.update(chunk.raw)
+            for choice in chunk.choices:
+                if choice.index not in choices:
+                    choices[choice.index] = _ChoiceParts()
+                choices[choice.index].add(choice)
+    except DeepInfraError as error:
+        error.partial = _fold(last, raw, choices)
+        raise
+    return _fold(last, raw, choices)
+
+
+def _fold(last: Dict[str, Any], raw: Dict[str, Any], choices: Dict[int, Any]) -> ChatCompletion:
+    folded = tuple(choices[index].fold(index) for index in sorted(choices))
+    answer = ChatCompletion(choices=folded, **{k: v for k, v in last.items() if v is not None})
+    vars(answer)["raw"] = {name: value for name, value in raw.items() if name != "choices"}
+    return answer
+
+
+class _ChoiceParts:
+    """What the deltas of one choice bring, in pieces that are joined once, at the end."""
+
+    def __init__(self) -> None:
+        self.pieces: Dict[str, List[str]] = {"content": [], "reasoning_content": []}
+        self.last: Dict[str, Any] = {"role": "assistant"}
+        self.finish_reason: Optional[str] = None
+        self.logprobs: Dict[str, Any] = {}
+        self.calls: List[List[ToolCall]] = []
+        self.calls_by: Dict[Any, List[ToolCall]] = {}
+
+    def add(self, choice: ChunkChoice) -> None:
+        for name, pieces in self.pieces.items():
+            if getattr(choice.delta, name) is not None:
+                pieces.append(getattr(choice.delta, name))
+        for name in ("role", "name", "tool_call_id"):
+            self.last[name] = getattr(choice.delta, name) or self.last.get(name)
+        self.finish_reason = choice.finish_reason or self.finish_reason
+        for name, items in (choice.logprobs or {}).items():
+            if isinstance(items, list) and isinstance(self.logprobs.get(name), list):
+                self.logprobs[name].extend(items)
+            elif items is not None:
+                self.logprobs[name] = list(items) if isinstance(items, list) else items
+        for call in choice.delta.tool_calls:
+            self.add_call(call)
+
+    def add_call(self, call: ToolCall) -> None:
+        key = call.id if call.index is None else call.index
+        pieces = self.calls_by.get(key) if key is not None else (self.calls or [None])[-1]
+        if pieces is None:
+            pieces = []
+            self.calls.append(pieces)
+        pieces.append(call)
+        for key in (call.index, call.id):
+            if key is not None:
+                self.calls_by.setdefault(key, pieces)
+
+    def fold(self, index: int) -> Choice:
+        texts = {name: _join(pieces) if pieces else None for name, pieces in self.pieces.items()}
+        message = Message(tool_calls=tuple(map(_join_call, self.calls)), **texts, **self.last)
+        return Choice(index, message, self.finish_reason, self.logprobs or None)
+
+
+def _join_call(pieces: List[ToolCall]) -> ToolCall:
+    first = ToolCall(*[next((v for v in values if v is not None), None) for values in (
+        [p.id for p in pieces], [p.type for p in pieces])])
+    first.index = next((p.index for p in pieces if p.index is not None), None)
+    name = next((p.function.name for p in pieces if p.function.name), None)
+    first.function = Function(name, _join([p.function.arguments for p in pieces]))
+    return first
+
+
+def _join(pieces: List[str]) -> str:
+    """Return the joined text, surrogates that were cut apart made one character again."""
+    text = "".join(pieces)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        text = text.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
+    return text
