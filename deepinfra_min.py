@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import email.utils
+import errno
 import functools
 import http.client
 import io
@@ -44,7 +45,7 @@ except ImportError:  # a Python built without it can still reach a local server
 
 if TYPE_CHECKING:
     import argparse
-    from typing import Callable, Sequence, Tuple, Type, TypeVar, Union
+    from typing import Callable, NoReturn, Sequence, Tuple, Type, TypeVar, Union
     from urllib.request import HTTPSHandler
 
     Messages = Union[str, Sequence[Union[Mapping[str, Any], "Message"]]]
@@ -1239,3 +1240,433 @@ def _join(pieces: List[str]) -> str:
     except UnicodeEncodeError:
         text = text.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
     return text
+
+
+# ---- Command line --------------------------------------------------------------------------------
+
+_EPILOG = """\
+examples:
+  python -m deepinfra_min "Why is the sky blue?"
+  git diff | python -m deepinfra_min "Review this change."
+  python -m deepinfra_min -i -s "You are a patient teacher."
+  python -m deepinfra_min -o temperature=0 -o response_format=@schema.json --json "List 3 colours."
+
+environment:
+  DEEPINFRA_TOKEN       the token; else DEEPINFRA_API_KEY, DEEPINFRA_API_TOKEN
+  DEEPINFRA_TOKEN_FILE  as --key-file; DEEPINFRA_MODEL as --model; DEEPINFRA_BASE_URL as --base-url
+  HTTPS_PROXY, NO_PROXY, SSL_CERT_FILE  as everywhere
+
+exit codes:
+  0  complete            1  anything else, stdout can't be written
+  2  usage, nothing to send          3  token missing, malformed or refused; payment
+  4  the request was refused         5  too many requests, after the retries
+  6  could not reach or finish: DNS, TLS, proxy, timeout, a failing server, not an API
+  7  the answer on stdout is partial, whatever the cause
+  130  Ctrl-C            141  the reader of stdout went away"""
+
+
+def _make_parser() -> argparse.ArgumentParser:
+    import argparse  # here, since most who import this module have no command line
+
+    class Parser(argparse.ArgumentParser):
+        def error(self, message: str) -> NoReturn:
+            raise _usage_error(message)
+
+        def _get_option_tuples(self, option_string: str) -> Any:  # no abbreviations of long flags
+            parent: Any = super()
+            return [] if option_string[:2] == "--" else parent._get_option_tuples(option_string)
+
+    parser = Parser("deepinfra_min", description="Ask a model on DeepInfra; the answer is streamed to stdout.",
+                    epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.color = False  # which Python 3.14 turns on
+    env, add = os.environ.get, parser.add_argument
+    add("prompt", nargs="?", metavar="PROMPT", help="what to ask, one argument; - is stdin")
+    add("-m", "--model", metavar="NAME", default=env("DEEPINFRA_MODEL"), help=f"default: {DEFAULT_MODEL}")
+    add("-s", "--system", metavar="TEXT", help="system prompt")
+    add("-o", "--option", metavar="KEY=VALUE", action="append", default=[],
+        help="any parameter of the API; VALUE is JSON, else a string; @FILE reads it")
+    add("--messages", metavar="FILE", help="JSON array of messages to begin from; - is stdin")
+    add("-i", "--interactive", action="store_true", help="a conversation; Ctrl-D ends it")
+    add("--json", action="store_true", help="the whole answer as one JSON object")
+    add("--no-stream", action="store_true", help="wait for the whole answer")
+    add("-r", "--reasoning", action="store_true", help="show the reasoning, on stderr")
+    add("-u", "--usage", action="store_true", help="show tokens, cost and seconds, on stderr")
+    add("--models", action="store_true", help="list the models, one a line")
+    add("--key-file", metavar="FILE", default=env("DEEPINFRA_TOKEN_FILE"), help="token from a file")
+    add("--base-url", metavar="URL", help=f"default: {DEFAULT_BASE_URL}")
+    add("--timeout", metavar="SECONDS", type=float, default=600.0, help="of silence (default: 600)")
+    add("--retries", metavar="N", type=int, default=2, help="default: 2")
+    add("-n", "--no-stdin", action="store_true", help="do not read stdin")
+    add("-v", "--verbose", action="store_true", help="show requests, retries and tracebacks")
+    add("-V", "--version", action="version", version=f"deepinfra_min {__version__}")
+    return parser
+
+
+def main(argv: Optional[List[str]] = None) -> int:
+    """Run the command line and return its exit code; `--help` lists both."""
+    verbose = False
+    try:
+        args = _parse_arguments(argv)
+        verbose = args.verbose
+        return _run(args)
+    except KeyboardInterrupt:
+        return _die_of_interrupt()
+    except BrokenPipeError:
+        _abandon_stdout()
+        return 141
+    except DeepInfraError as error:
+        return _report(error, _exit_code(error), verbose)
+    except OSError as error:
+        _abandon_stdout()
+        failure = DeepInfraError(f"stdout can't be written: {error.strerror}", hint="is the disk full?")
+        return _report(failure, 1, verbose)
+    except Exception as error:
+        failure = DeepInfraError(f"{type(error).__name__}: {error}", hint="see what -v shows")
+        return _report(failure, 1, verbose)
+
+
+def _usage_error(what: str, hint: str = "see --help") -> ConfigurationError:
+    return ConfigurationError(what, hint=hint, setting="usage")
+
+
+def _parse_arguments(argv: Optional[List[str]]) -> Any:
+    parser = _make_parser()
+    args, extra = parser.parse_known_args(argv)
+    if extra:
+        hint = "see --help" if extra[0][:1] == "-" else 'quote your prompt: "..."'
+        raise _usage_error(f"unexpected argument {extra[0]!r}", hint)
+    if (args.prompt, args.messages).count("-") > (0 if args.interactive or args.no_stdin else 1):
+        raise _usage_error("stdin can't be read for this: see -, -i and -n")
+    args.params = dict(_parse_option(option) for option in args.option)
+    args.history = _read_messages(args)
+    if not args.history and not args.interactive and not args.models:
+        _note(parser.format_usage(), end="")
+        raise _usage_error("nothing to send", "give a prompt, as an argument or on stdin; see --help")
+    if args.system is not None:
+        args.history.insert(0, {"role": "system", "content": args.system})
+    return args
+
+
+def _parse_option(option: str) -> Tuple[str, Any]:
+    name, equals, text = option.partition("=")
+    if not equals or name in ("", "messages", "model", "stream"):
+        raise _usage_error(f"-o {option}: expected KEY=VALUE", "messages, model and stream have flags of their own")
+    text = _read_file(text[1:]) if text[:1] == "@" else text
+    try:
+        return name, json.loads(text)
+    except (ValueError, RecursionError):
+        return name, text
+
+
+def _read_file(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8-sig") as file:
+            return file.read()
+    except (OSError, ValueError) as error:
+        raise _usage_error(f"can't read {path}: {getattr(error, 'strerror', 0) or error}") from None
+
+
+def _read_messages(args: Any) -> List[Any]:
+    """Return the messages of --messages, then one of the prompt and what stdin holds."""
+    wants_stdin = "-" in (args.prompt, args.messages)
+    ignores_stdin = sys.stdin is None or args.no_stdin or args.interactive or args.models
+    text = "" if not wants_stdin and (ignores_stdin or sys.stdin.isatty()) else _read_stdin()
+    messages: Any = []
+    if args.messages:
+        source, text = (text, "") if args.messages == "-" else (_read_file(args.messages), text)
+        try:
+            messages = json.loads(source)
+        except (ValueError, RecursionError) as error:
+            raise _usage_error(f"--messages {args.messages} is not JSON: {error}") from None
+        if not isinstance(messages, list) or not all(isinstance(m, dict) for m in messages):
+            raise _usage_error(f"--messages {args.messages} is not an array of objects")
+    prompt = "" if args.prompt in (None, "-") else _repair(args.prompt)
+    turn = "\n\n".join(part for part in (prompt, text) if part.strip())
+    return messages + ([{"role": "user", "content": turn}] if turn else [])
+
+
+def _repair(text: str) -> str:
+    """Return text from the terminal as UTF-8 would have it, whatever the locale made of it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        text = os.fsencode(text).decode("utf-8", "replace")
+    return text
+
+
+def _read_stdin() -> str:
+    if sys.stdin is None:
+        return ""
+    slow = "deepinfra_min: still reading stdin: end it, or use -n or </dev/null"
+    timer = threading.Timer(3.0, _note, [slow])
+    timer.daemon = True
+    timer.start()
+    try:
+        data = sys.stdin.buffer.read()
+    finally:
+        timer.cancel()
+    text = data.decode("utf-8-sig", "replace")
+    if "\ufffd" in text and "\ufffd".encode() not in data:
+        _note("deepinfra_min: warning: stdin is not UTF-8, what is not was replaced")
+    return text
+
+
+def _run(args: Any) -> int:
+    if args.verbose:
+        _log.addHandler(logging.StreamHandler())
+        _log.setLevel(logging.DEBUG)
+    client = _make_client(args)
+    if sys.stdout is None:
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(encoding=None if sys.stdout.isatty() else "utf-8", errors="replace")
+    with client:
+        if args.models:
+            return _list_models(client, args)
+        if args.interactive:
+            return _converse(client, args)
+        return _answer(client, args, args.history)[0]
+
+
+def _make_client(args: Any) -> Client:
+    options = {"base_url": args.base_url, "timeout": args.timeout, "max_retries": args.retries}
+    if not args.key_file:
+        return Client(**options)
+    source = f"the file {args.key_file}"
+    try:
+        token = _clean_token(_read_file(args.key_file), source)
+    except ConfigurationError as error:
+        error.setting = "api_key"
+        raise
+    client = Client(token, **options)
+    client._token_source = source
+    return client
+
+
+def _list_models(client: Client, args: Any) -> int:
+    with _Screen(args) as screen:
+        if args.json:
+            screen.write(_dump(client.request("GET", "/models")))
+        else:
+            for model in client.models():
+                screen.write(f"{model.id}\t{model.context_length or ''}".rstrip() + "\n")
+        screen.end_line()
+    return 0
+
+
+def _converse(client: Client, args: Any) -> int:
+    """Hold a conversation until stdin ends; return the code of its last turn."""
+    code, history = 0, args.history
+    while True:
+        if not history or history[-1]["role"] != "user":
+            try:
+                turn = _repair(_read_turn())
+            except KeyboardInterrupt:
+                _note("")
+                continue
+            except EOFError:
+                return code
+            if not turn.strip():
+                continue
+            history.append({"role": "user", "content": turn})
+        code, message = _answer(client, args, history)
+        if message.content or message.tool_calls:
+            history.append(_to_wire(message))
+        else:
+            history.pop()
+
+
+def _read_turn() -> str:
+    is_terminal = sys.stdin is not None and sys.stdin.isatty()
+    if is_terminal and sys.stdout.isatty():
+        with contextlib.suppress(ImportError):
+            import readline  # noqa: F401  (input() edits lines with it)
+        return input("> ")
+    if is_terminal:
+        _note("> ", end="")
+    line = sys.stdin.readline() if sys.stdin else ""
+    if not line:
+        raise EOFError
+    return line
+
+
+def _answer(client: Client, args: Any, messages: List[Any]) -> Tuple[int, Message]:
+    """Show the answer to a conversation; return the exit code, and the message as far as it came."""
+    started, failure, answer = time.monotonic(), None, ChatCompletion()
+    with _Screen(args) as screen:
+        try:
+            answer = _ask(client, args, messages, screen)
+            failure = _find_fault(answer)
+        except DeepInfraError as error:
+            failure, answer = error, error.partial or answer
+        except KeyboardInterrupt:
+            if not args.interactive:
+                raise
+            answer = ChatCompletion(choices=(Choice(0, Message("assistant", "".join(screen.shown))),))
+        screen.end_line()
+    if args.usage:
+        _note(_describe_usage(answer.usage or Usage(), time.monotonic() - started))
+    if failure is None:
+        return 0, answer.message
+    is_partial = screen.shown and not args.json
+    return _report(failure, 7 if is_partial else _exit_code(failure), args.verbose), answer.message
+
+
+def _ask(client: Client, args: Any, messages: List[Any], screen: _Screen) -> ChatCompletion:
+    params = dict(args.params)
+    if args.json or args.no_stream:
+        answer = client.chat(messages, model=args.model, **params)
+        screen.think(answer.message.reasoning_content or "")
+        screen.write(_dump(answer.raw) if args.json else answer.text)
+    else:
+        if args.usage:
+            params.setdefault("stream_options", {"include_usage": True})
+        answer = collect(screen.show(client.stream(messages, model=args.model, **params)))
+    for call in () if args.json else answer.message.tool_calls:
+        screen.end_line()
+        screen.write(_dump(_to_wire(call)))
+    return answer
+
+
+def _find_fault(answer: ChatCompletion) -> Optional[DeepInfraError]:
+    """Return what keeps a whole answer from being a good one."""
+    if not answer.choices:
+        return DeepInfraError("the answer holds no choice", hint="see it with --json", _exit_code=1)
+    reason = answer.choices[0].finish_reason
+    if reason in ("stop", "tool_calls", None):
+        return None
+    hint = "for a longer answer: -o max_tokens=..." if reason == "length" else "change the prompt"
+    code = 7 if reason in ("length", "content_filter") else 1
+    return DeepInfraError(f"the answer is partial: it ended with {reason!r}", hint=hint, _exit_code=code)
+
+
+def _describe_usage(usage: Usage, seconds: float) -> str:
+    cost = "" if usage.estimated_cost is None else f", ${usage.estimated_cost:.10f}".rstrip("0")
+    counts = (usage.prompt_tokens, usage.completion_tokens, usage.total_tokens)
+    tokens = "{} + {} = {} tokens".format(*("?" if n is None else n for n in counts))
+    return f"{tokens}{cost}, {seconds:.1f} s"
+
+
+class _Screen:
+    """Where an answer is shown: on stdout, with reasoning and a status line on stderr."""
+
+    def __init__(self, args: Any) -> None:
+        self.shown: List[str] = []
+        self._shows_reasoning, self._held, self._thinking = args.reasoning, "", ""
+        self._status, self._stop = "waiting", threading.Event()
+        self._ticker: Optional[threading.Thread] = None
+
+    def __enter__(self) -> _Screen:
+        if sys.stderr is not None and sys.stderr.isatty():
+            self._ticker = threading.Thread(target=self._tick, daemon=True)
+            self._ticker.start()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._wipe_status()
+
+    def _tick(self) -> None:
+        started, line = time.monotonic(), ""
+        while not self._stop.wait(0.1 if line else 0):
+            line = f"\r{self._status} {time.monotonic() - started:.0f} s "
+            _note(line, end="")
+        _note("\r" + " " * len(line) + "\r", end="")
+
+    def _wipe_status(self) -> None:
+        self._stop.set()
+        if self._ticker:
+            self._ticker.join()
+            self._ticker = None
+
+    def show(self, chunks: Iterable[ChatCompletionChunk]) -> Iterator[ChatCompletionChunk]:
+        """Hand the chunks on, showing the first choice of each."""
+        for chunk in chunks:
+            for choice in chunk.choices:
+                if choice.index == 0:
+                    self.think(choice.delta.reasoning_content or "")
+                    self.write(choice.delta.content or "")
+            yield chunk
+
+    def think(self, text: str) -> None:
+        if text:
+            self._status = "thinking"
+            if self._shows_reasoning:
+                self._wipe_status()
+                _note(text, end="")
+                self._thinking = text
+
+    def write(self, text: str) -> None:
+        """Write to stdout at once, but for half a character that waits for its other half."""
+        text = _join([self._held, text])
+        self._held = text[-1:] if "\ud800" <= text[-1:] <= "\udbff" else ""
+        text = text[: len(text) - len(self._held)]
+        if text:
+            self._wipe_status()
+            if self._thinking and not self.shown:
+                _note("" if self._thinking.endswith("\n") else "\n")
+            self.shown.append(text)
+            sys.stdout.write(text)
+            sys.stdout.flush()
+
+    def end_line(self) -> None:
+        self.write(self._held and "\ufffd")
+        if self.shown and not self.shown[-1].endswith("\n"):
+            self.write("\n")
+
+
+def _dump(value: Any) -> str:
+    """Return JSON that stdout can show: with escapes only where it has to have them."""
+    text = json.dumps(value, ensure_ascii=False)
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+        return text
+    except UnicodeEncodeError:
+        return json.dumps(value)
+
+
+def _note(text: str, end: str = "\n") -> None:
+    if sys.stderr is not None:
+        with contextlib.suppress(OSError):
+            print(text, end=end, file=sys.stderr, flush=True)
+
+
+def _report(error: DeepInfraError, code: int, verbose: bool) -> int:
+    """Print an error in two lines, without control characters; return the code."""
+    if verbose:
+        import traceback
+
+        traceback.print_exception(type(error), error, error.__traceback__)
+    for start, text in (("deepinfra_min: error: ", str(error.args[0])), ("  hint: ", error.hint or "...")):
+        _note(start + " ".join("".join(c if c.isprintable() else " " for c in text).split()))
+    return code
+
+
+def _exit_code(error: DeepInfraError) -> int:
+    if isinstance(error, ConfigurationError):
+        return {"api_key": 3, "proxy": 6, "ssl": 6}.get(error.setting, 2)
+    if isinstance(error, APIError):
+        status = error.status or 0
+        codes = {401: 3, 402: 3, 403: 3, 429: 5}
+        return codes.get(status, {3: 4, 4: 4, 5: 6}.get(status // 100, 1))
+    code: int = vars(error).get("_exit_code", 6)
+    return code
+
+
+def _die_of_interrupt() -> int:
+    """End as Ctrl-C ends a program, so that a shell's loop ends, too."""
+    if os.name == "posix":
+        import signal
+
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGINT)
+    return 130
+
+
+def _abandon_stdout() -> None:
+    """Point stdout elsewhere, so that Python's own flush at exit does not fail once more."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+if __name__ == "__main__":
+    sys.exit(main())
