@@ -18,13 +18,11 @@ from __future__ import annotations
 
 import contextlib
 import email.utils
-import errno
 import functools
 import http.client
 import io
 import json
 import logging
-import math
 import os
 import random
 import re
@@ -35,20 +33,25 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
+from collections.abc import Mapping as MappingABC
 from dataclasses import dataclass, field, fields, is_dataclass
-from typing import TYPE_CHECKING, Any, Dict, Generator, Iterable, Iterator, List, Mapping, Optional
 
 try:
     import ssl
 except ImportError:  # a Python built without it can still reach a local server
     ssl = None  # type: ignore[assignment]
 
+TYPE_CHECKING = False  # typing's own would cost its import
 if TYPE_CHECKING:
     import argparse
-    from typing import Callable, NoReturn, Sequence, Tuple, Type, TypeVar, Union
+    from typing import (
+        Any, Callable, Dict, Generator, Iterable, Iterator, List, Mapping, NoReturn, Optional,
+        Sequence, Tuple, Type, TypeVar, Union,
+    )
     from urllib.request import HTTPSHandler
 
     Messages = Union[str, Sequence[Union[Mapping[str, Any], "Message"]]]
+    Seconds = Optional[float]
     T = TypeVar("T")
 else:
     HTTPSHandler = getattr(urllib.request, "HTTPSHandler", object)
@@ -66,9 +69,12 @@ DEFAULT_BASE_URL = "https://api.deepinfra.com/v1/openai"
 DEFAULT_MODEL = "deepseek-ai/DeepSeek-R1"
 
 _MAX_BYTES = 64 * 1024 * 1024  # of a body, or of an event
-_MAX_RETRY_AFTER = 60.0  # seconds
+_NEVER = float("inf")
 _TOKEN_VARIABLES = ("DEEPINFRA_TOKEN", "DEEPINFRA_API_KEY", "DEEPINFRA_API_TOKEN")
 _TOKEN_HINT = "set DEEPINFRA_TOKEN to a token from https://deepinfra.com/dash/api_keys"
+_NOT_THE_API = "a proxy or captive portal answered, or the base URL is not an API's"
+_WIRE_ERRORS = (OSError, http.client.HTTPException, ValueError, OverflowError)
+_URL_SAFE = "/?&=%:;,+@!$'()*~"
 _LOOPBACK = re.compile(r"localhost|127(\.\d{1,3}){3}|::1")
 _log = logging.getLogger(__name__)
 
@@ -327,7 +333,7 @@ class ChatCompletionChunk(_Parsed):
 
 @dataclass
 class Model(_Parsed):
-    """A model on offer. `pricing` is the API's own mapping."""
+    """A model on offer; what its `metadata` says stands here. `pricing` is the API's own mapping."""
 
     id: str = ""
     context_length: Optional[int] = None
@@ -343,7 +349,7 @@ class ServerSentEvent:
     data: str = ""
 
 
-_KINDS = {
+_KINDS: Dict[Any, Dict[str, Any]] = {
     cls: {item.name: item.metadata.get("kind") for item in fields(cls)}
     for cls in (Function, ToolCall, Message, Usage, Choice, ChunkChoice, ChatCompletion,
                 ChatCompletionChunk, Model)
@@ -351,7 +357,7 @@ _KINDS = {
 _SHAPES = {dict: "an object", list: "an array", str: "a string", int: "an integer"}
 
 
-def _parse(cls: Type[T], raw: Any, place: str = "") -> T:
+def _parse(cls: Callable[[], T], raw: Any, place: str = "") -> T:
     """Return a `cls` made from decoded JSON; missing, null and unknown fields are fine."""
     _check(raw, dict, place or "the answer")
     parsed, kinds = cls(), _KINDS[cls]
@@ -390,15 +396,11 @@ def _parse_completion(raw: Any) -> ChatCompletion:
 
 def _parse_models(raw: Any) -> List[Model]:
     _check(raw, dict, "the answer")
-    _check(raw.get("data") or [], list, "data")
-    models = []
-    for i, item in enumerate(raw.get("data") or []):
-        _check(item, dict, f"data[{i}]")
-        metadata = item.get("metadata") or {}
-        _check(metadata, dict, f"data[{i}].metadata")
-        models.append(_parse(Model, {**metadata, "id": item.get("id")}, f"data[{i}].metadata"))
-        models[-1].raw = item
-    return models
+    models: Tuple[Model, ...] = _parse_field([Model], raw.get("data") or [], "", "data")
+    for i, model in enumerate(models):
+        metadata = _parse(Model, model.raw.get("metadata") or {}, f"data[{i}].metadata")
+        vars(model).update(vars(metadata), id=model.id, raw=model.raw)
+    return list(models)
 
 
 def _to_wire(value: Any) -> Any:
@@ -481,7 +483,7 @@ class Client:
 
     def close(self) -> None:
         """Close the idle connections; an opener that was handed in is its owner's to close."""
-        for handler in self._own_opener.handlers if self._own_opener else ():
+        for handler in getattr(self._own_opener, "handlers", ()):
             handler.close()
 
     __del__ = close
@@ -511,7 +513,7 @@ class Client:
         """Return the parsed answer to a request: the way of everything but a stream."""
         with self._guard():
             with contextlib.closing(self._open(method, path, payload)) as exchange:
-                body = b"".join(_bounded(exchange.blocks(APIConnectionError)))
+                body = b"".join(_bounded(exchange.blocks()))
             return _read_json(body or b"null", parse)
 
     def _stream(self, payload: Any) -> Generator[ChatCompletionChunk, None, None]:
@@ -524,7 +526,7 @@ class Client:
 
     def _open(self, method: str, path: str, payload: Any) -> _Exchange:
         """Return an exchange whose answer has begun with a 2xx; try again where that is safe."""
-        url = f"{self.base_url}/{urllib.parse.quote(path.lstrip('/'), safe=_URL_CHARACTERS)}"
+        url = f"{self.base_url}/{urllib.parse.quote(path.lstrip('/'), safe=_URL_SAFE)}"
         body = None if payload is None else json.dumps(payload).encode()
         started, attempt = time.monotonic(), 0
         while True:
@@ -561,10 +563,6 @@ class Client:
 
 # ---- Request to wire -----------------------------------------------------------------------------
 
-_URL_CHARACTERS = "/?&=%:;,+@!$'()*~"
-_WIRE_ERRORS = (OSError, http.client.HTTPException, ValueError, EOFError)
-_NOT_THE_API = "a proxy or captive portal answered, or the base URL is not an API's"
-
 
 def _find_token(api_key: Optional[str], base_url: str) -> Tuple[str, str]:
     """Return the token and where it came from, or two empty strings."""
@@ -576,13 +574,11 @@ def _find_token(api_key: Optional[str], base_url: str) -> Tuple[str, str]:
         api_key = os.environ.get(source, "")
         if not api_key and not is_local:
             raise ConfigurationError("no token", hint=_TOKEN_HINT, setting="api_key")
-    if not api_key:
-        return "", ""
-    if url.scheme == "http" and not is_local:
+    if api_key and url.scheme == "http" and not is_local:
         raise ConfigurationError(
             f"the token would go to {url.netloc} over plain http, for all to read",
             hint='use an https base URL, or api_key="" to send no token', setting="base_url")
-    return _clean_token(api_key, source), source
+    return (_clean_token(api_key, source), source) if api_key else ("", "")
 
 
 def _clean_token(text: str, source: str) -> str:
@@ -597,12 +593,8 @@ def _clean_token(text: str, source: str) -> str:
 def _clean_base_url(url: str) -> str:
     """Return the URL without its last slash; it has no place for credentials, a query or white space."""
     url = url.strip().rstrip("/")
-    try:
-        parts = urllib.parse.urlsplit(url)
-        is_known = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-    except ValueError:
-        is_known = False
-    if not is_known or not re.fullmatch(r"[!-~]+", url) or re.search("[@?#]", url):
+    pattern = r"(?i)https?://([\w.-]+|\[[\da-f:.]+\])(:\d{1,5})?(/[!\"$->A-~]*)?"
+    if not re.fullmatch(pattern, url, re.ASCII):
         raise ConfigurationError(
             "the base URL is not http[s]://host[:port][/path]", setting="base_url",
             hint=f"check base_url= or DEEPINFRA_BASE_URL; the default is {DEFAULT_BASE_URL}")
@@ -612,9 +604,8 @@ def _clean_base_url(url: str) -> str:
 def _clean_headers(headers: Mapping[str, str], token: str) -> Dict[str, str]:
     """Return all headers of a request, the caller's in place of ours."""
     for name, value in headers.items():
-        is_valid = re.fullmatch(r"[\w!#$%&'*+.^`|~-]+", name, re.ASCII) and re.fullmatch(
-            r"[\t\x20-\x7e\xa0-\xff]*", value)
-        if not is_valid or name.lower() == "authorization":
+        if (not re.fullmatch(r"[\w!#$%&'*+.^`|~-]+", name, re.ASCII) or name.lower() == "authorization"
+                or not re.fullmatch(r"[\t\x20-\x7e\xa0-\xff]*", value)):
             raise ConfigurationError(
                 f"the header {name!r} can't be sent", setting="headers",
                 hint="a value is one line of Latin-1 text; Authorization is made from api_key")
@@ -630,7 +621,7 @@ def _chat_payload(messages: Messages, model: Optional[str], params: Any) -> Dict
         raise TypeError("stream= can't be set: stream() streams the answer, chat() waits for it")
     if isinstance(messages, str):
         messages = [{"role": "user", "content": messages}]
-    elif isinstance(messages, (Mapping, Message)):
+    elif isinstance(messages, (MappingABC, Message)):
         raise TypeError("messages must be a string or a list of messages, not one message")
     wire = [_to_wire(m) if isinstance(m, Message) else dict(m) for m in messages]
     payload = {"model": model or DEFAULT_MODEL, "messages": wire, **params}
@@ -638,14 +629,14 @@ def _chat_payload(messages: Messages, model: Optional[str], params: Any) -> Dict
 
 
 def _retry_wait(error: DeepInfraError, attempt: int) -> float:
-    """Return the seconds to wait before trying again: endless where that is not safe."""
+    """Return the seconds to wait before trying again, endless where that is not safe or too long."""
     wait: float = min(0.5 * 2**attempt, 8.0) * random.uniform(0.75, 1.0)
     if isinstance(error, APIError):
         is_retryable = error.status in (408, 409, 429) or (error.status or 0) >= 500
         wait = wait if error.retry_after is None else error.retry_after
     else:
         is_retryable = isinstance(error, APIConnectionError) and error._is_retryable
-    return wait if is_retryable and wait <= _MAX_RETRY_AFTER else math.inf
+    return wait if is_retryable and wait <= 60 else _NEVER
 
 
 class _Limits:
@@ -653,25 +644,21 @@ class _Limits:
 
     is_connecting = False
     is_answered = False  # a byte of the answer has come
+    connect_end = 0.0
 
-    def __init__(self, connect: Optional[float], silence: Optional[float],
-                 deadline: Optional[float] = None, started: float = 0.0) -> None:
-        self.connect, self.silence, self.deadline = connect, silence, deadline
-        self.connect_end = math.inf
-        self.end = math.inf if deadline is None else started + deadline
+    def __init__(self, connect: Seconds, silence: Seconds, deadline: Seconds = None,
+                 started: float = 0.0) -> None:
+        times = [_NEVER if seconds is None else seconds for seconds in (connect, silence, deadline)]
+        self.connect, self.silence, self.deadline = times
+        self.end = started + self.deadline
 
-    def begin_connect(self) -> None:
-        self.is_connecting = True
-        self.connect_end = math.inf if self.connect is None else time.monotonic() + self.connect
-
-    def left(self) -> Optional[float]:
+    def left(self) -> Seconds:
         """Return how long the next wait for the network may last; raise once time is up."""
         now = time.monotonic()
-        silence = math.inf if self.silence is None else self.silence
-        left = min(self.connect_end - now if self.is_connecting else silence, self.end - now)
+        left = min(self.connect_end - now if self.is_connecting else self.silence, self.end - now)
         if left <= 0:
             raise socket.timeout("timed out")
-        return None if left == math.inf else left
+        return None if left == _NEVER else left
 
 
 class _Exchange:
@@ -681,7 +668,7 @@ class _Exchange:
         self._request, self._limits, started = request, limits, time.monotonic()
         request.limits = limits  # type: ignore[attr-defined]  # for KeepAliveHandler
         try:
-            self._response = opener.open(request, timeout=limits.silence)
+            self._response = opener.open(request, timeout=limits.left())
         except DeepInfraError:
             raise
         except urllib.error.HTTPError as error:
@@ -698,7 +685,7 @@ class _Exchange:
         """Return the error that the answer stands for, from as much of its body as arrives."""
         body = bytearray()
         with contextlib.closing(self), contextlib.suppress(DeepInfraError):
-            for block in _bounded(self.blocks(APIConnectionError)):
+            for block in _bounded(self.blocks()):
                 body += block
         if status == 407:
             return _proxy_error(self._request.host, "407 Proxy Authentication Required")
@@ -707,7 +694,7 @@ class _Exchange:
             payload = json.loads(payload)
         return _api_error(payload, status, self.headers)
 
-    def blocks(self, cut: Type[APIConnectionError]) -> Iterator[bytes]:
+    def blocks(self, cut: Type[APIConnectionError] = APIConnectionError) -> Iterator[bytes]:
         """Yield the body as it arrives, each block at once; raise a `cut` error where it breaks off."""
         block = b"-"
         while block:
@@ -724,7 +711,7 @@ class _Exchange:
         if isinstance(self._response, _Response) and not self._response.will_close:
             self._limits.end = min(self._limits.end, time.monotonic() + 0.25)
             with contextlib.suppress(DeepInfraError):
-                for _ in self.blocks(APIConnectionError):
+                for _ in self.blocks():
                     pass
 
     def close(self) -> None:
@@ -747,20 +734,20 @@ def _explain(error: Exception, request: Any, limits: _Limits,
     if isinstance(error, getattr(ssl, "SSLCertVerificationError", ())):
         return _certificate_error(error, target)
     if isinstance(error, getattr(ssl, "SSLError", ())):
-        kind, what = cut, f"TLS with {target} failed: {reason}"
+        what = f"TLS with {target} failed: {reason}"
         hint = "check that the port speaks https, and that no firewall or proxy breaks in"
     elif isinstance(error, socket.gaierror):
-        kind, what = cut, f"DNS can't resolve {place}: {reason}"
-        hint = "check the name in the base URL or the proxy, and the network"
+        what = f"DNS can't resolve {place}: {reason}"
+        hint = "check the host in the base URL and the proxy's address, and the network"
     elif limits.is_connecting:
-        kind, what = cut, f"TCP can't connect to {place}: {reason}"
-        hint = "check that a server listens there, the base URL and the proxy"
+        what = f"TCP can't connect to {place}: {reason}"
+        hint = "check that a server listens there, the base URL and the proxy's address"
     elif isinstance(error, (OSError, http.client.IncompleteRead)):
-        kind, what = cut, f"{place} cut the connection {'before' if retry else 'within'} the answer"
+        what = f"{place} cut the connection {'before' if retry else 'within'} the answer"
         hint = "ask again" if retry else "what arrived is incomplete: ask again"
     else:
         return APIResponseError(f"{place} does not answer in HTTP: {reason}", hint=_NOT_THE_API)
-    return kind(what, hint=hint, _is_retryable=retry)
+    return cut(what, hint=hint, _is_retryable=retry)
 
 
 def _timeout_error(limits: _Limits, place: str) -> APITimeoutError:
@@ -772,7 +759,7 @@ def _timeout_error(limits: _Limits, place: str) -> APITimeoutError:
     else:
         what = f"{place} was silent for the timeout of {limits.silence:g} s"
         hint = "raise timeout= or --timeout: a model may think for minutes"
-    return APITimeoutError(what, hint=hint, _is_retryable="connecting" in what)
+    return APITimeoutError(what, hint=hint, _is_retryable=what.startswith("connecting"))
 
 
 def _proxy_error(place: str, reason: str) -> APIConnectionError:
@@ -800,8 +787,11 @@ def _mask(value: Any, token: str) -> Any:
 
 
 def _mask_error(error: DeepInfraError, token: str) -> None:
-    error.args = tuple(_mask(list(error.args), token))
-    vars(error).update(_mask(vars(error), token))
+    try:
+        error.args = tuple(_mask(list(error.args), token))
+        vars(error).update(_mask(vars(error), token))
+    except RecursionError:  # a body nested as deep as JSON goes
+        vars(error)["body"] = None
     cause: Optional[BaseException] = error.__cause__ or error.__context__
     while cause is not None:
         if token in repr((cause, cause.args, vars(cause))):
@@ -844,11 +834,12 @@ class KeepAliveHandler(urllib.request.HTTPHandler, HTTPSHandler):
 
     def http_open(self, req: Any) -> Any:
         """Send a request on a connection that was kept or, if it fails before an answer, a new one."""
-        proxy_auth = req.get_header("Proxy-authorization")
-        key = (os.getpid(), req.type, req.host, req._tunnel_host, proxy_auth)  # no fork shares one
+        proxy_auth = {name: value for name, value in req.header_items()
+                      if req._tunnel_host and name.lower() == "proxy-authorization"}
+        key = (os.getpid(), req.type, req.host, req._tunnel_host, *proxy_auth.values())
         seconds = req.timeout if isinstance(req.timeout, (int, float)) else None
         limits = getattr(req, "limits", None) or _Limits(seconds, seconds)
-        connection = self._take(key)
+        connection = self._take_idle(key)
         if connection is not None:
             try:
                 return self._send(req, key, connection, limits)
@@ -857,8 +848,7 @@ class KeepAliveHandler(urllib.request.HTTPHandler, HTTPSHandler):
                     raise
         connection = _Connection(req.host, self._tls_context() if req.type == "https" else None)
         if req._tunnel_host:
-            connection.set_tunnel(
-                req._tunnel_host, headers={"Proxy-Authorization": proxy_auth} if proxy_auth else {})
+            connection.set_tunnel(req._tunnel_host, headers=proxy_auth)
         return self._send(req, key, connection, limits)
 
     https_open = http_open
@@ -869,18 +859,19 @@ class KeepAliveHandler(urllib.request.HTTPHandler, HTTPSHandler):
             for connection in self._idle.pop(key, []):
                 connection.close()
 
-    def _take(self, key: Any) -> Optional[_Connection]:
-        """Return an idle connection on which nothing has arrived, neither bytes nor the end."""
-        with contextlib.suppress(IndexError):  # no lock: a list's pop and append are atomic
-            while True:
-                connection = self._idle.get(key, []).pop()
-                with contextlib.suppress(BlockingIOError):
-                    connection.sock.settimeout(0)
-                    # TLS can't peek, the socket below it can
-                    socket.socket.recv(connection.sock, 1, socket.MSG_PEEK)
-                    connection.close()
-                    continue
+    def _take_idle(self, key: Any) -> Optional[_Connection]:
+        """Return a kept connection on which nothing has arrived, neither bytes nor the end."""
+        idle = self._idle.get(key)
+        while idle:
+            try:
+                connection = idle.pop()  # no lock: a list's pop and append are atomic
+                connection.sock.settimeout(0)
+                socket.socket.recv(connection.sock, 1, socket.MSG_PEEK)  # TLS itself can't peek
+            except BlockingIOError:
                 return connection
+            except (OSError, IndexError):
+                pass
+            connection.close()
         return None
 
     def _tls_context(self) -> ssl.SSLContext:
@@ -889,20 +880,17 @@ class KeepAliveHandler(urllib.request.HTTPHandler, HTTPSHandler):
                 "https needs the ssl module, and this Python was built without it", setting="ssl",
                 hint="use another Python, or a local server over plain http")
         with self._locks.setdefault(os.getpid(), threading.Lock()):
-            if self._context is None:
-                self._context = ssl.create_default_context()
-            return self._context
+            self._context = self._context or ssl.create_default_context()
+        return self._context
 
-    def _send(self, req: Any, key: Any, connection: _Connection, limits: _Limits) -> _Response:
-        connection.limits = limits
-        headers = {name.title(): value for name, value in req.header_items()}
-        if req._tunnel_host:
-            headers.pop("Proxy-Authorization", None)
+    def _send(self, req: Any, key: Any, connection: Any, limits: _Limits) -> Any:
+        connection.limits, names = limits, {"proxy-authorization"} if req._tunnel_host else ()
+        headers = {name.title(): value for name, value in req.header_items() if name.lower() not in names}
         try:
             with contextlib.suppress(BrokenPipeError):  # an early answer, say 413, may be there
                 connection.request(req.get_method(), req.selector, req.data, headers,
                                    encode_chunked=req.has_header("Transfer-encoding"))
-            response: Any = connection.getresponse()
+            response = connection.getresponse()
         except BaseException:
             connection.close()
             raise
@@ -928,25 +916,25 @@ class _Connection(http.client.HTTPConnection):
         self._context = context
 
     def connect(self) -> None:
-        self.limits.begin_connect()
-        self.sock = _dial(self.host, self.port, self.limits)
-        if self._tunnel_host:
-            self._tunnel()
+        limits: Any = self.limits
+        limits.is_connecting, limits.connect_end = True, time.monotonic() + limits.connect
+        self.sock: Any = _dial(self.host, self.port, limits)
+        tunnel: Any = vars(self)["_tunnel_host"]
+        if tunnel:
+            self._tunnel()  # type: ignore[attr-defined]
         if self._context:
-            self.sock.settimeout(self.limits.left())
-            server = self._tunnel_host or self.host
+            self.sock.settimeout(limits.left())
+            server = tunnel or self.host
             self.sock = self._context.wrap_socket(self.sock, server_hostname=server)
-        self.limits.is_connecting = self.limits.is_answered = False
+        limits.is_connecting = limits.is_answered = False
 
     def send(self, data: Any) -> None:
-        """Send a TLS record's worth at a time, since each may take as long as the timeout says."""
-        if self.sock is None or not isinstance(data, bytes):
-            super().send(b"")  # connects
-        for start in range(0, len(data), 16384):
+        if self.sock is not None:
             self.sock.settimeout(self.limits.left())
-            super().send(data[start : start + 16384])
+        super().send(data)
 
-    def response_class(self, sock: Any, *args: Any, **options: Any) -> _Response:
+    def response_class(  # type: ignore[override]
+            self, sock: Any, *args: Any, **options: Any) -> _Response:
         return _Response(sock, self.limits, *args, **options)
 
 
@@ -995,21 +983,22 @@ class _LimitedReader(io.RawIOBase):
 def _dial(host: str, port: int, limits: _Limits) -> socket.socket:
     """Connect as `socket.create_connection` does, but with what time is left shared by the addresses."""
     addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    for n, (family, kind, protocol, _, address) in enumerate(addresses):
+    while True:
+        family, kind, protocol, _, address = addresses.pop(0)
         sock = socket.socket(family, kind, protocol)
         try:
             left = limits.left()
-            sock.settimeout(left and left / (len(addresses) - n))
+            sock.settimeout(left and left / (len(addresses) + 1))
             sock.connect(address)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             idle = getattr(socket, "TCP_KEEPIDLE", getattr(socket, "TCP_KEEPALIVE", 0x10))
             sock.setsockopt(socket.IPPROTO_TCP, idle, 60)  # 0x10: macOS, unnamed before Python 3.10
             return sock
-        except OSError as error:
+        except OSError:
             sock.close()
-            failure = error
-    raise failure
+            if not addresses:
+                raise
 
 
 # ---- Wire to answer ------------------------------------------------------------------------------
@@ -1021,7 +1010,8 @@ def iter_sse(blocks: Iterable[bytes]) -> Iterator[ServerSentEvent]:
     Follows https://html.spec.whatwg.org/multipage/server-sent-events.html and does no I/O. Raises
     APIResponseError for an event of more than 64 MiB.
     """
-    event, data, size = "", [], 0
+    event, size = "", 0
+    data: List[bytes] = []
     for line in _iter_lines(blocks):
         if not line:
             if data:
@@ -1158,78 +1148,84 @@ def collect(chunks: Iterable[ChatCompletionChunk]) -> ChatCompletion:
     last: Dict[str, Any] = {}
     raw: Dict[str, Any] = {}
     choices: Dict[int, _ChoiceParts] = {}
+
+    def fold() -> ChatCompletion:
+        folded = tuple([choices[index].fold(index) for index in sorted(choices)])
+        answer = ChatCompletion(choices=folded, **last)
+        vars(answer)["raw"] = {name: value for name, value in raw.items() if name != "choices"}
+        return answer
+
     try:
         for chunk in chunks:
-            for name in ("id", "created", "model", "usage", "service_tier"):
-                last[name] = getattr(chunk, name) or last.get(name)
+            _keep_last(last, chunk, ("id", "created", "model", "usage", "service_tier"))
             raw.update(chunk.raw)
             for choice in chunk.choices:
                 if choice.index not in choices:
                     choices[choice.index] = _ChoiceParts()
                 choices[choice.index].add(choice)
     except DeepInfraError as error:
-        error.partial = _fold(last, raw, choices)
+        error.partial = fold()
         raise
-    return _fold(last, raw, choices)
+    return fold()
 
 
-def _fold(last: Dict[str, Any], raw: Dict[str, Any], choices: Dict[int, Any]) -> ChatCompletion:
-    folded = tuple(choices[index].fold(index) for index in sorted(choices))
-    answer = ChatCompletion(choices=folded, **{k: v for k, v in last.items() if v is not None})
-    vars(answer)["raw"] = {name: value for name, value in raw.items() if name != "choices"}
-    return answer
+def _keep_last(last: Dict[str, Any], item: Any, names: Iterable[str]) -> None:
+    for name in names:
+        value = getattr(item, name)
+        if value:
+            last[name] = value
 
 
 class _ChoiceParts:
     """What the deltas of one choice bring, in pieces that are joined once, at the end."""
 
     def __init__(self) -> None:
-        self.pieces: Dict[str, List[str]] = {"content": [], "reasoning_content": []}
         self.last: Dict[str, Any] = {"role": "assistant"}
+        self.texts: Dict[str, List[str]] = {"content": [], "reasoning_content": []}
         self.finish_reason: Optional[str] = None
-        self.logprobs: Dict[str, Any] = {}
+        self.logprobs: Dict[str, List[Any]] = {}
         self.calls: List[List[ToolCall]] = []
-        self.calls_by: Dict[Any, List[ToolCall]] = {}
+        self.calls_by: Dict[Any, List[ToolCall]] = {}  # index or id
 
     def add(self, choice: ChunkChoice) -> None:
-        for name, pieces in self.pieces.items():
-            if getattr(choice.delta, name) is not None:
-                pieces.append(getattr(choice.delta, name))
-        for name in ("role", "name", "tool_call_id"):
-            self.last[name] = getattr(choice.delta, name) or self.last.get(name)
-        self.finish_reason = choice.finish_reason or self.finish_reason
-        for name, items in (choice.logprobs or {}).items():
-            if isinstance(items, list) and isinstance(self.logprobs.get(name), list):
-                self.logprobs[name].extend(items)
-            elif items is not None:
-                self.logprobs[name] = list(items) if isinstance(items, list) else items
+        _keep_last(self.last, choice.delta, ("role", "name", "tool_call_id"))
+        for name, pieces in self.texts.items():
+            piece = getattr(choice.delta, name)
+            if piece is not None:
+                pieces.append(piece)
         for call in choice.delta.tool_calls:
             self.add_call(call)
+        for name, items in (choice.logprobs or {}).items():
+            if isinstance(items, list):
+                self.logprobs.setdefault(name, []).extend(items)
+        self.finish_reason = choice.finish_reason or self.finish_reason
 
     def add_call(self, call: ToolCall) -> None:
-        key = call.id if call.index is None else call.index
-        pieces = self.calls_by.get(key) if key is not None else (self.calls or [None])[-1]
+        """Add a piece of a tool call to the call of its index, else of its id, else to the last."""
+        keys = [key for key in (call.index, call.id) if key is not None]
+        pieces = self.calls_by.get(keys[0]) if keys else self.calls[-1] if self.calls else None
         if pieces is None:
             pieces = []
             self.calls.append(pieces)
         pieces.append(call)
-        for key in (call.index, call.id):
-            if key is not None:
-                self.calls_by.setdefault(key, pieces)
+        for key in keys:
+            self.calls_by.setdefault(key, pieces)
 
     def fold(self, index: int) -> Choice:
-        texts = {name: _join(pieces) if pieces else None for name, pieces in self.pieces.items()}
-        message = Message(tool_calls=tuple(map(_join_call, self.calls)), **texts, **self.last)
+        texts: Any = {name: _join(pieces) if pieces else None for name, pieces in self.texts.items()}
+        calls = tuple([_join_call(pieces) for pieces in self.calls])
+        message = Message(tool_calls=calls, **texts, **self.last)
         return Choice(index, message, self.finish_reason, self.logprobs or None)
 
 
 def _join_call(pieces: List[ToolCall]) -> ToolCall:
-    first = ToolCall(*[next((v for v in values if v is not None), None) for values in (
-        [p.id for p in pieces], [p.type for p in pieces])])
-    first.index = next((p.index for p in pieces if p.index is not None), None)
-    name = next((p.function.name for p in pieces if p.function.name), None)
-    first.function = Function(name, _join([p.function.arguments for p in pieces]))
-    return first
+    call: Dict[str, Any] = {}
+    name: Dict[str, Any] = {}
+    for piece in reversed(pieces):  # the first ones win
+        _keep_last(call, piece, ("id", "type"))
+        _keep_last(name, piece.function, ("name",))
+    function = Function(arguments=_join([piece.function.arguments for piece in pieces]), **name)
+    return ToolCall(function=function, index=pieces[0].index, **call)
 
 
 def _join(pieces: List[str]) -> str:
@@ -1249,36 +1245,37 @@ examples:
   python -m deepinfra_min "Why is the sky blue?"
   git diff | python -m deepinfra_min "Review this change."
   python -m deepinfra_min -i -s "You are a patient teacher."
-  python -m deepinfra_min -o temperature=0 -o response_format=@schema.json --json "List 3 colours."
+  python -m deepinfra_min --json -o temperature=0 -o response_format=@schema.json "Name 3 colours."
 
 environment:
-  DEEPINFRA_TOKEN       the token; else DEEPINFRA_API_KEY, DEEPINFRA_API_TOKEN
-  DEEPINFRA_TOKEN_FILE  as --key-file; DEEPINFRA_MODEL as --model; DEEPINFRA_BASE_URL as --base-url
-  HTTPS_PROXY, NO_PROXY, SSL_CERT_FILE  as everywhere
+  DEEPINFRA_TOKEN (else DEEPINFRA_API_KEY, DEEPINFRA_API_TOKEN), DEEPINFRA_TOKEN_FILE,
+  DEEPINFRA_MODEL, DEEPINFRA_BASE_URL; HTTPS_PROXY, NO_PROXY, SSL_CERT_FILE as everywhere
 
 exit codes:
-  0  complete            1  anything else, stdout can't be written
-  2  usage, nothing to send          3  token missing, malformed or refused; payment
-  4  the request was refused         5  too many requests, after the retries
-  6  could not reach or finish: DNS, TLS, proxy, timeout, a failing server, not an API
-  7  the answer on stdout is partial, whatever the cause
-  130  Ctrl-C            141  the reader of stdout went away"""
+  0    complete
+  1    anything else, stdout that can't be written
+  2    usage, nothing to send
+  3    token missing, malformed or refused; payment
+  4    the request was refused
+  5    too many requests, after the retries
+  6    could not reach or finish: DNS, TLS, proxy, timeout, a failing server, not an API
+  7    the answer on stdout is partial, whatever the cause
+  130  Ctrl-C
+  141  the reader of stdout went away"""
 
 
 def _make_parser() -> argparse.ArgumentParser:
-    import argparse  # here, since most who import this module have no command line
+    import argparse  # here, since whoever imports this module may have no command line
 
     class Parser(argparse.ArgumentParser):
+        color = False  # which Python 3.14 would turn on
+
         def error(self, message: str) -> NoReturn:
             raise _usage_error(message)
 
-        def _get_option_tuples(self, option_string: str) -> Any:  # no abbreviations of long flags
-            parent: Any = super()
-            return [] if option_string[:2] == "--" else parent._get_option_tuples(option_string)
-
-    parser = Parser("deepinfra_min", description="Ask a model on DeepInfra; the answer is streamed to stdout.",
-                    epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.color = False  # which Python 3.14 turns on
+    parser = Parser(
+        "deepinfra_min", description="Ask a model on DeepInfra and stream its answer to stdout.",
+        epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     env, add = os.environ.get, parser.add_argument
     add("prompt", nargs="?", metavar="PROMPT", help="what to ask, one argument; - is stdin")
     add("-m", "--model", metavar="NAME", default=env("DEEPINFRA_MODEL"), help=f"default: {DEFAULT_MODEL}")
@@ -1294,7 +1291,7 @@ def _make_parser() -> argparse.ArgumentParser:
     add("--models", action="store_true", help="list the models, one a line")
     add("--key-file", metavar="FILE", default=env("DEEPINFRA_TOKEN_FILE"), help="token from a file")
     add("--base-url", metavar="URL", help=f"default: {DEFAULT_BASE_URL}")
-    add("--timeout", metavar="SECONDS", type=float, default=600.0, help="of silence (default: 600)")
+    add("--timeout", metavar="SECONDS", type=float, default=600.0, help="of silence; default: 600")
     add("--retries", metavar="N", type=int, default=2, help="default: 2")
     add("-n", "--no-stdin", action="store_true", help="do not read stdin")
     add("-v", "--verbose", action="store_true", help="show requests, retries and tracebacks")
@@ -1304,10 +1301,9 @@ def _make_parser() -> argparse.ArgumentParser:
 
 def main(argv: Optional[List[str]] = None) -> int:
     """Run the command line and return its exit code; `--help` lists both."""
-    verbose = False
+    args: Any = None
     try:
         args = _parse_arguments(argv)
-        verbose = args.verbose
         return _run(args)
     except KeyboardInterrupt:
         return _die_of_interrupt()
@@ -1315,14 +1311,14 @@ def main(argv: Optional[List[str]] = None) -> int:
         _abandon_stdout()
         return 141
     except DeepInfraError as error:
-        return _report(error, _exit_code(error), verbose)
+        failure, code = error, _exit_code(error)
     except OSError as error:
         _abandon_stdout()
-        failure = DeepInfraError(f"stdout can't be written: {error.strerror}", hint="is the disk full?")
-        return _report(failure, 1, verbose)
+        failure, code = DeepInfraError(f"stdout can't be written: {error.strerror}", hint="see `df`"), 1
     except Exception as error:
-        failure = DeepInfraError(f"{type(error).__name__}: {error}", hint="see what -v shows")
-        return _report(failure, 1, verbose)
+        failure, code = DeepInfraError(f"{type(error).__name__}: {error}", hint="see it with -v"), 1
+        failure.__traceback__ = error.__traceback__
+    return _report(failure, code, bool(args and args.verbose))
 
 
 def _usage_error(what: str, hint: str = "see --help") -> ConfigurationError:
@@ -1335,11 +1331,11 @@ def _parse_arguments(argv: Optional[List[str]]) -> Any:
     if extra:
         hint = "see --help" if extra[0][:1] == "-" else 'quote your prompt: "..."'
         raise _usage_error(f"unexpected argument {extra[0]!r}", hint)
-    if (args.prompt, args.messages).count("-") > (0 if args.interactive or args.no_stdin else 1):
-        raise _usage_error("stdin can't be read for this: see -, -i and -n")
+    if (args.prompt, args.messages).count("-") > (not (args.interactive or args.no_stdin)):
+        raise _usage_error("stdin can't be both read and not, or read twice", "see -, -i and -n")
     args.params = dict(_parse_option(option) for option in args.option)
     args.history = _read_messages(args)
-    if not args.history and not args.interactive and not args.models:
+    if not (args.history or args.interactive or args.models):
         _note(parser.format_usage(), end="")
         raise _usage_error("nothing to send", "give a prompt, as an argument or on stdin; see --help")
     if args.system is not None:
@@ -1350,12 +1346,11 @@ def _parse_arguments(argv: Optional[List[str]]) -> Any:
 def _parse_option(option: str) -> Tuple[str, Any]:
     name, equals, text = option.partition("=")
     if not equals or name in ("", "messages", "model", "stream"):
-        raise _usage_error(f"-o {option}: expected KEY=VALUE", "messages, model and stream have flags of their own")
+        raise _usage_error(f"-o {option}: not KEY=VALUE, or a KEY that has its own flag")
     text = _read_file(text[1:]) if text[:1] == "@" else text
-    try:
+    with contextlib.suppress(ValueError, RecursionError):
         return name, json.loads(text)
-    except (ValueError, RecursionError):
-        return name, text
+    return name, text
 
 
 def _read_file(path: str) -> str:
@@ -1363,95 +1358,69 @@ def _read_file(path: str) -> str:
         with open(path, encoding="utf-8-sig") as file:
             return file.read()
     except (OSError, ValueError) as error:
-        raise _usage_error(f"can't read {path}: {getattr(error, 'strerror', 0) or error}") from None
+        raise _usage_error(f"can't read {path}: {getattr(error, 'strerror', error)}") from None
 
 
 def _read_messages(args: Any) -> List[Any]:
-    """Return the messages of --messages, then one of the prompt and what stdin holds."""
-    wants_stdin = "-" in (args.prompt, args.messages)
-    ignores_stdin = sys.stdin is None or args.no_stdin or args.interactive or args.models
-    text = "" if not wants_stdin and (ignores_stdin or sys.stdin.isatty()) else _read_stdin()
-    messages: Any = []
+    """Return the messages of --messages, then one of the prompt and of what stdin holds."""
+    unread = args.no_stdin or args.interactive or args.models or not sys.stdin or sys.stdin.isatty()
+    text = _read_stdin() if "-" in (args.prompt, args.messages) or not unread else ""
+    messages: List[Any] = []
     if args.messages:
         source, text = (text, "") if args.messages == "-" else (_read_file(args.messages), text)
-        try:
+        with contextlib.suppress(ValueError, RecursionError):
             messages = json.loads(source)
-        except (ValueError, RecursionError) as error:
-            raise _usage_error(f"--messages {args.messages} is not JSON: {error}") from None
-        if not isinstance(messages, list) or not all(isinstance(m, dict) for m in messages):
-            raise _usage_error(f"--messages {args.messages} is not an array of objects")
-    prompt = "" if args.prompt in (None, "-") else _repair(args.prompt)
+        if not isinstance(messages, list) or not messages or not all(isinstance(m, dict) for m in messages):
+            raise _usage_error(f"--messages {args.messages} holds no JSON array of messages")
+    prompt = "" if args.prompt in (None, "-") else args.prompt
     turn = "\n\n".join(part for part in (prompt, text) if part.strip())
     return messages + ([{"role": "user", "content": turn}] if turn else [])
 
 
-def _repair(text: str) -> str:
-    """Return text from the terminal as UTF-8 would have it, whatever the locale made of it."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        text = os.fsencode(text).decode("utf-8", "replace")
-    return text
-
-
 def _read_stdin() -> str:
-    if sys.stdin is None:
+    if not sys.stdin:  # closed
         return ""
-    slow = "deepinfra_min: still reading stdin: end it, or use -n or </dev/null"
-    timer = threading.Timer(3.0, _note, [slow])
+    notice = "deepinfra_min: stdin has no end yet; to go without it: -n or </dev/null"
+    timer = threading.Timer(3.0, _note, [notice])
     timer.daemon = True
     timer.start()
     try:
         data = sys.stdin.buffer.read()
     finally:
         timer.cancel()
-    text = data.decode("utf-8-sig", "replace")
-    if "\ufffd" in text and "\ufffd".encode() not in data:
-        _note("deepinfra_min: warning: stdin is not UTF-8, what is not was replaced")
-    return text
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        _note("deepinfra_min: warning: stdin is not UTF-8; what is not was replaced")
+        return data.decode("utf-8-sig", "replace")
 
 
 def _run(args: Any) -> int:
     if args.verbose:
         _log.addHandler(logging.StreamHandler())
         _log.setLevel(logging.DEBUG)
-    client = _make_client(args)
-    if sys.stdout is None:
-        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+    if not sys.stdout:
+        raise OSError(0, "it is closed")
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(encoding=None if sys.stdout.isatty() else "utf-8", errors="replace")
-    with client:
-        if args.models:
-            return _list_models(client, args)
+    with _make_client(args) as client:
         if args.interactive:
             return _converse(client, args)
         return _answer(client, args, args.history)[0]
 
 
 def _make_client(args: Any) -> Client:
-    options = {"base_url": args.base_url, "timeout": args.timeout, "max_retries": args.retries}
-    if not args.key_file:
-        return Client(**options)
-    source = f"the file {args.key_file}"
-    try:
-        token = _clean_token(_read_file(args.key_file), source)
-    except ConfigurationError as error:
-        error.setting = "api_key"
-        raise
-    client = Client(token, **options)
-    client._token_source = source
+    token, source = None, f"the file {args.key_file}"
+    if args.key_file:
+        try:
+            token = _clean_token(_read_file(args.key_file), source)
+        except ConfigurationError as error:
+            error.setting = "api_key"
+            raise
+    client = Client(token, base_url=args.base_url, timeout=args.timeout, max_retries=args.retries)
+    client._token_source = source if token else client._token_source
+    _log.debug("model %s, token from %s", args.model or DEFAULT_MODEL, client._token_source or "nowhere")
     return client
-
-
-def _list_models(client: Client, args: Any) -> int:
-    with _Screen(args) as screen:
-        if args.json:
-            screen.write(_dump(client.request("GET", "/models")))
-        else:
-            for model in client.models():
-                screen.write(f"{model.id}\t{model.context_length or ''}".rstrip() + "\n")
-        screen.end_line()
-    return 0
 
 
 def _converse(client: Client, args: Any) -> int:
@@ -1460,7 +1429,7 @@ def _converse(client: Client, args: Any) -> int:
     while True:
         if not history or history[-1]["role"] != "user":
             try:
-                turn = _repair(_read_turn())
+                turn = _read_turn()
             except KeyboardInterrupt:
                 _note("")
                 continue
@@ -1473,30 +1442,30 @@ def _converse(client: Client, args: Any) -> int:
         if message.content or message.tool_calls:
             history.append(_to_wire(message))
         else:
-            history.pop()
+            history.pop()  # a turn that has no answer is no part of the conversation
 
 
 def _read_turn() -> str:
-    is_terminal = sys.stdin is not None and sys.stdin.isatty()
+    is_terminal = bool(sys.stdin) and sys.stdin.isatty()
     if is_terminal and sys.stdout.isatty():
         with contextlib.suppress(ImportError):
             import readline  # noqa: F401  (input() edits lines with it)
         return input("> ")
-    if is_terminal:
-        _note("> ", end="")
+    _note("> " if is_terminal else "", end="")
     line = sys.stdin.readline() if sys.stdin else ""
     if not line:
         raise EOFError
-    return line
+    return line.rstrip("\n")
 
 
 def _answer(client: Client, args: Any, messages: List[Any]) -> Tuple[int, Message]:
     """Show the answer to a conversation; return the exit code, and the message as far as it came."""
-    started, failure, answer = time.monotonic(), None, ChatCompletion()
-    with _Screen(args) as screen:
+    started, answer = time.monotonic(), ChatCompletion()
+    failure: Optional[DeepInfraError] = None
+    with _Screen(args.reasoning) as screen:
         try:
             answer = _ask(client, args, messages, screen)
-            failure = _find_fault(answer)
+            failure = None if args.models else _find_fault(answer)
         except DeepInfraError as error:
             failure, answer = error, error.partial or answer
         except KeyboardInterrupt:
@@ -1513,15 +1482,20 @@ def _answer(client: Client, args: Any, messages: List[Any]) -> Tuple[int, Messag
 
 
 def _ask(client: Client, args: Any, messages: List[Any], screen: _Screen) -> ChatCompletion:
-    params = dict(args.params)
-    if args.json or args.no_stream:
-        answer = client.chat(messages, model=args.model, **params)
+    """Get what was asked for, and show it."""
+    answer, options = ChatCompletion(), {"model": args.model, **args.params}
+    if args.models:
+        listed = _dump(client.request("GET", "/models")) if args.json else "\n".join(
+            f"{model.id}\t{model.context_length or ''}".rstrip() for model in client.models())
+        screen.write(listed)
+    elif args.json or args.no_stream:
+        answer = client.chat(messages, **options)
         screen.think(answer.message.reasoning_content or "")
         screen.write(_dump(answer.raw) if args.json else answer.text)
     else:
         if args.usage:
-            params.setdefault("stream_options", {"include_usage": True})
-        answer = collect(screen.show(client.stream(messages, model=args.model, **params)))
+            options.setdefault("stream_options", {"include_usage": True})
+        answer = collect(screen.show(client.stream(messages, **options)))
     for call in () if args.json else answer.message.tool_calls:
         screen.end_line()
         screen.write(_dump(_to_wire(call)))
@@ -1530,35 +1504,31 @@ def _ask(client: Client, args: Any, messages: List[Any], screen: _Screen) -> Cha
 
 def _find_fault(answer: ChatCompletion) -> Optional[DeepInfraError]:
     """Return what keeps a whole answer from being a good one."""
-    if not answer.choices:
-        return DeepInfraError("the answer holds no choice", hint="see it with --json", _exit_code=1)
-    reason = answer.choices[0].finish_reason
+    reason = answer.choices[0].finish_reason if answer.choices else "no choice"
     if reason in ("stop", "tool_calls", None):
         return None
-    hint = "for a longer answer: -o max_tokens=..." if reason == "length" else "change the prompt"
+    hint = "for a longer answer: -o max_tokens=..." if reason == "length" else "see it with --json"
     code = 7 if reason in ("length", "content_filter") else 1
     return DeepInfraError(f"the answer is partial: it ended with {reason!r}", hint=hint, _exit_code=code)
 
 
 def _describe_usage(usage: Usage, seconds: float) -> str:
-    cost = "" if usage.estimated_cost is None else f", ${usage.estimated_cost:.10f}".rstrip("0")
     counts = (usage.prompt_tokens, usage.completion_tokens, usage.total_tokens)
-    tokens = "{} + {} = {} tokens".format(*("?" if n is None else n for n in counts))
+    tokens = "{} + {} = {} tokens".format(*("?" if count is None else count for count in counts))
+    cost = "" if usage.estimated_cost is None else f", ${usage.estimated_cost:.10f}".rstrip("0").rstrip(".")
     return f"{tokens}{cost}, {seconds:.1f} s"
 
 
 class _Screen:
-    """Where an answer is shown: on stdout, with reasoning and a status line on stderr."""
+    """Where an answer is shown: on stdout, with the reasoning and a status line on stderr."""
 
-    def __init__(self, args: Any) -> None:
+    def __init__(self, shows_reasoning: bool) -> None:
         self.shown: List[str] = []
-        self._shows_reasoning, self._held, self._thinking = args.reasoning, "", ""
-        self._status, self._stop = "waiting", threading.Event()
-        self._ticker: Optional[threading.Thread] = None
+        self._shows_reasoning, self._status, self._held, self._thought = shows_reasoning, "waiting", "", ""
+        self._stop, self._ticker = threading.Event(), threading.Thread(target=self._tick, daemon=True)
 
     def __enter__(self) -> _Screen:
-        if sys.stderr is not None and sys.stderr.isatty():
-            self._ticker = threading.Thread(target=self._tick, daemon=True)
+        if sys.stderr and sys.stderr.isatty():
             self._ticker.start()
         return self
 
@@ -1574,9 +1544,8 @@ class _Screen:
 
     def _wipe_status(self) -> None:
         self._stop.set()
-        if self._ticker:
+        if self._ticker.is_alive():
             self._ticker.join()
-            self._ticker = None
 
     def show(self, chunks: Iterable[ChatCompletionChunk]) -> Iterator[ChatCompletionChunk]:
         """Hand the chunks on, showing the first choice of each."""
@@ -1588,56 +1557,54 @@ class _Screen:
             yield chunk
 
     def think(self, text: str) -> None:
-        if text:
-            self._status = "thinking"
-            if self._shows_reasoning:
-                self._wipe_status()
-                _note(text, end="")
-                self._thinking = text
+        self._status = "thinking" if text else self._status
+        if text and self._shows_reasoning:
+            self._wipe_status()
+            _note(text, end="")
+            self._thought = text
 
     def write(self, text: str) -> None:
         """Write to stdout at once, but for half a character that waits for its other half."""
-        text = _join([self._held, text])
-        self._held = text[-1:] if "\ud800" <= text[-1:] <= "\udbff" else ""
-        text = text[: len(text) - len(self._held)]
+        text, self._held = _join([self._held, text]), ""
+        if "\ud800" <= text[-1:] <= "\udbff":
+            text, self._held = text[:-1], text[-1]
         if text:
             self._wipe_status()
-            if self._thinking and not self.shown:
-                _note("" if self._thinking.endswith("\n") else "\n")
+            _note("" if self.shown or not self._thought else "\n", end="")
             self.shown.append(text)
             sys.stdout.write(text)
             sys.stdout.flush()
 
     def end_line(self) -> None:
-        self.write(self._held and "\ufffd")
+        self.write("\ufffd" if self._held else "")
         if self.shown and not self.shown[-1].endswith("\n"):
             self.write("\n")
 
 
 def _dump(value: Any) -> str:
-    """Return JSON that stdout can show: with escapes only where it has to have them."""
+    """Return JSON with escapes only where stdout needs them."""
     text = json.dumps(value, ensure_ascii=False)
-    try:
+    with contextlib.suppress(UnicodeEncodeError):
         text.encode(sys.stdout.encoding or "utf-8")
         return text
-    except UnicodeEncodeError:
-        return json.dumps(value)
+    return json.dumps(value)
 
 
 def _note(text: str, end: str = "\n") -> None:
-    if sys.stderr is not None:
+    if sys.stderr:
         with contextlib.suppress(OSError):
             print(text, end=end, file=sys.stderr, flush=True)
 
 
-def _report(error: DeepInfraError, code: int, verbose: bool) -> int:
+def _report(error: DeepInfraError, code: int, is_verbose: bool) -> int:
     """Print an error in two lines, without control characters; return the code."""
-    if verbose:
+    if is_verbose:
         import traceback
 
-        traceback.print_exception(type(error), error, error.__traceback__)
-    for start, text in (("deepinfra_min: error: ", str(error.args[0])), ("  hint: ", error.hint or "...")):
-        _note(start + " ".join("".join(c if c.isprintable() else " " for c in text).split()))
+        _note("".join(traceback.format_exception(type(error), error, error.__traceback__)), end="")
+    hint = error.hint or "see what -v shows"
+    for line in (f"deepinfra_min: error: {error.args[0]}", f"  hint: {hint}"):
+        _note("".join(c if c.isprintable() else " " for c in line))
     return code
 
 
@@ -1645,11 +1612,9 @@ def _exit_code(error: DeepInfraError) -> int:
     if isinstance(error, ConfigurationError):
         return {"api_key": 3, "proxy": 6, "ssl": 6}.get(error.setting, 2)
     if isinstance(error, APIError):
-        status = error.status or 0
         codes = {401: 3, 402: 3, 403: 3, 429: 5}
-        return codes.get(status, {3: 4, 4: 4, 5: 6}.get(status // 100, 1))
-    code: int = vars(error).get("_exit_code", 6)
-    return code
+        return codes.get(error.status or 0, {3: 4, 4: 4, 5: 6}.get((error.status or 0) // 100, 1))
+    return int(vars(error).get("_exit_code", 6))
 
 
 def _die_of_interrupt() -> int:
