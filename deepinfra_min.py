@@ -1072,11 +1072,12 @@ def _iter_chunks(blocks: Iterable[bytes], is_sse: bool) -> Iterator[ChatCompleti
     head: List[bytes] = []
     finished: Dict[int, bool] = {}
     for event in iter_sse(_refuse_other_bodies(blocks, head)):
-        if event.data == "[DONE]":
+        data = event.data.strip()
+        if data == "[DONE]":
             return
         if event.event == "error":
-            raise _payload_error(event.data)
-        chunk = _read_json(event.data, _parse_chunk) if event.data.strip() else None
+            raise _payload_error(data)
+        chunk = _read_json(data, _parse_chunk) if data else None
         if chunk is not None:
             for choice in chunk.choices:
                 if choice.finish_reason is not None or choice.index not in finished:
@@ -1119,7 +1120,8 @@ def _read_json(text: Any, parse: Callable[[Any], T]) -> T:
     """Return what `parse` makes of a JSON text that is no error payload; errors show the text."""
     try:
         payload = json.loads(text)
-        if isinstance(payload, dict) and (payload.get("error") or list(payload) == ["detail"]):
+        if isinstance(payload, dict) and (
+                payload.get("error") or "detail" in payload and "choices" not in payload):
             raise _payload_error(payload)
         return parse(payload)
     except APIResponseError as error:
