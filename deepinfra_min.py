@@ -87,7 +87,6 @@ class DeepInfraError(Exception):
 
     `hint` says what to do; `partial` is the answer so far, where `collect` raised the error.
     """
-
     hint: str = ""
     partial: Optional[ChatCompletion] = None
 
@@ -101,13 +100,11 @@ class DeepInfraError(Exception):
 
 class ConfigurationError(DeepInfraError, ValueError):
     """A setting, named by `setting`, is missing or malformed. Nothing was sent."""
-
     setting: str = ""
 
 
 class APIConnectionError(DeepInfraError):
     """No complete answer arrived: DNS, TCP, TLS, a proxy, a cut connection. See `__cause__`."""
-
     _is_retryable = False
 
 
@@ -121,7 +118,6 @@ class StreamInterruptedError(APIConnectionError):
 
 class APIResponseError(DeepInfraError):
     """The answer is not what the API promises. `body` holds its first 200 characters."""
-
     body: str = ""
 
     def __str__(self) -> str:
@@ -134,7 +130,6 @@ class APIError(DeepInfraError):
     `status` is the HTTP status, or the numeric code of an error inside a 200, else None; `headers`
     has names in lower case; `retry_after` is the seconds that the server asks to wait.
     """
-
     status: Optional[int] = None
     message: str = ""
     code: Any = None
@@ -192,9 +187,11 @@ def _human_message(payload: Any) -> str:
         payload = next((payload[k] for k in ("error", "detail", "message") if payload.get(k)), "")
     if isinstance(payload, list):  # validation errors, each with its place
         items = [item if isinstance(item, dict) else {"msg": item} for item in payload]
-        payload = "; ".join(f"{item.get('loc', '')} {item.get('msg')}".strip() for item in items)
+        places = [item["loc"] if isinstance(item.get("loc"), list) else () for item in items]
+        payload = "; ".join(".".join(map(str, place)) + f": {item.get('msg')}"
+                            for place, item in zip(places, items)).lstrip(": ")
     text = str(payload).strip()
-    return "an HTML page, from a proxy or gateway" if text.startswith("<") else text[:1000]
+    return "an HTML page, from a proxy or gateway" if text.startswith("<") else text
 
 
 def _retry_after(headers: Mapping[str, str]) -> Optional[float]:
@@ -214,7 +211,6 @@ def _retry_after(headers: Mapping[str, str]) -> Optional[float]:
 
 class _Parsed:
     """The base of what is parsed from a mapping, which `raw` keeps."""
-
     raw: Mapping[str, Any] = {}
 
 
@@ -228,7 +224,6 @@ def _of(kind: Any, default: Any = None, **options: Any) -> Any:
 @dataclass
 class Function(_Parsed):
     """What a tool call calls. `arguments` is the string as it came, valid JSON or not."""
-
     name: Optional[str] = _of(str)
     arguments: str = _of(str, "")
 
@@ -236,7 +231,6 @@ class Function(_Parsed):
 @dataclass
 class ToolCall(_Parsed):
     """A call that the model asks for. `index` is its place in a streamed answer."""
-
     id: Optional[str] = _of(str)
     type: str = "function"
     function: Function = _of(Function, default_factory=Function)
@@ -249,7 +243,6 @@ class Message(_Parsed):
 
     `content` is a string; None beside tool calls; in a request also a list of parts.
     """
-
     role: Optional[str] = None
     content: Any = _of(str)
     reasoning_content: Optional[str] = _of(str)
@@ -261,7 +254,6 @@ class Message(_Parsed):
 @dataclass
 class Usage(_Parsed):
     """Tokens counted, and their cost in US dollars."""
-
     prompt_tokens: Optional[int] = None
     completion_tokens: Optional[int] = None
     total_tokens: Optional[int] = None
@@ -273,7 +265,6 @@ class Usage(_Parsed):
 @dataclass(frozen=True)
 class Choice(_Parsed):
     """One of the answers. `finish_reason` is `stop`, `length`, `tool_calls` or another word."""
-
     index: int = _of(int, 0)
     message: Message = _of(Message, default_factory=lambda: Message("assistant"))
     finish_reason: Optional[str] = None
@@ -283,7 +274,6 @@ class Choice(_Parsed):
 @dataclass
 class ChunkChoice(_Parsed):
     """One choice's part of a chunk. `finish_reason` is None until the last."""
-
     index: int = _of(int, 0)
     delta: Message = _of(Message, default_factory=Message)
     finish_reason: Optional[str] = None
@@ -293,7 +283,6 @@ class ChunkChoice(_Parsed):
 @dataclass(frozen=True)
 class ChatCompletion(_Parsed):
     """A whole answer. `created` is in seconds since 1970."""
-
     id: str = ""
     object: str = "chat.completion"
     created: int = 0
@@ -316,7 +305,6 @@ class ChatCompletion(_Parsed):
 @dataclass
 class ChatCompletionChunk(_Parsed):
     """One event of a streamed answer."""
-
     id: str = ""
     object: str = "chat.completion.chunk"
     created: int = 0
@@ -334,7 +322,6 @@ class ChatCompletionChunk(_Parsed):
 @dataclass
 class Model(_Parsed):
     """A model on offer; what its `metadata` says stands here. `pricing` is the API's own mapping."""
-
     id: str = ""
     context_length: Optional[int] = None
     max_tokens: Optional[int] = None
@@ -344,7 +331,6 @@ class Model(_Parsed):
 @dataclass
 class ServerSentEvent:
     """An event of a `text/event-stream`."""
-
     event: str = "message"
     data: str = ""
 
@@ -429,7 +415,6 @@ class Client:
     `opener`: in place of ours, with its proxies and redirects; build it with a KeepAliveHandler.
     Raises ConfigurationError.
     """
-
     _own_opener: Optional[urllib.request.OpenerDirector] = None
 
     def __init__(self, api_key: Optional[str] = None, *, base_url: Optional[str] = None,
@@ -554,10 +539,7 @@ class Client:
             if isinstance(error, AuthenticationError):
                 source = self._token_source
                 error.hint = f"check the token, from {source}" if source else _TOKEN_HINT
-            if self._token:
-                _mask_error(error, self._token)
-            if isinstance(error, APIResponseError):
-                error.body = error.body[:200]  # only now, so as not to cut the token
+            _mask_error(error, self._token)
             raise
 
 
@@ -641,7 +623,6 @@ def _retry_wait(error: DeepInfraError, attempt: int) -> float:
 
 class _Limits:
     """The time limits of one attempt, and how far it has come."""
-
     is_connecting = False
     is_answered = False  # a byte of the answer has come
     connect_end = 0.0
@@ -777,6 +758,22 @@ def _certificate_error(error: Any, place: str) -> APIConnectionError:
         f"TLS: the certificate of {place} is not trusted: {error.verify_message}", hint=hint)
 
 
+def _mask_error(error: DeepInfraError, token: str) -> None:
+    """Take the token out of an error and its causes, and only then cut what is long."""
+    try:
+        error.args = (_mask(str(error.args[0]), token)[:1000],)
+        vars(error).update(_mask(vars(error), token))
+    except RecursionError:  # a body that is nested as deep as JSON goes
+        vars(error)["body"] = None
+    if isinstance(error, APIResponseError):
+        error.body = error.body[:200]
+    cause: Optional[BaseException] = error.__cause__ or error.__context__
+    while cause is not None:
+        if token and token in repr((cause, cause.args, vars(cause))):
+            error.__cause__ = error.__context__ = None
+        cause = cause.__cause__ or cause.__context__
+
+
 def _mask(value: Any, token: str) -> Any:
     """Return a string, or the strings in decoded JSON, without the token."""
     if isinstance(value, str):
@@ -784,19 +781,6 @@ def _mask(value: Any, token: str) -> Any:
     if isinstance(value, dict):
         return {_mask(key, token): _mask(item, token) for key, item in value.items()}
     return [_mask(item, token) for item in value] if isinstance(value, list) else value
-
-
-def _mask_error(error: DeepInfraError, token: str) -> None:
-    try:
-        error.args = tuple(_mask(list(error.args), token))
-        vars(error).update(_mask(vars(error), token))
-    except RecursionError:  # a body nested as deep as JSON goes
-        vars(error)["body"] = None
-    cause: Optional[BaseException] = error.__cause__ or error.__context__
-    while cause is not None:
-        if token in repr((cause, cause.args, vars(cause))):
-            error.__cause__ = error.__context__ = None
-        cause = cause.__cause__ or cause.__context__
 
 
 class _ProxyHandler(urllib.request.ProxyHandler):
@@ -907,7 +891,6 @@ class KeepAliveHandler(urllib.request.HTTPHandler, HTTPSHandler):
 
 class _Connection(http.client.HTTPConnection):
     """http.client's connection, with TLS where it has a context, under the limits of its request."""
-
     limits: _Limits
 
     def __init__(self, host: str, context: Optional[ssl.SSLContext]) -> None:
@@ -940,7 +923,6 @@ class _Connection(http.client.HTTPConnection):
 
 class _Response(http.client.HTTPResponse):
     """http.client's response, read under limits; `on_close` learns whether it was read to its end."""
-
     on_close: Optional[Callable[[bool], None]] = None
     _is_last_chunk = False
 
