@@ -384,7 +384,8 @@ def _parse_completion(raw: Any) -> ChatCompletion:
 
 def _parse_models(raw: Any) -> List[Model]:
     _check(raw, dict, "the answer")
-    models: Tuple[Model, ...] = _parse_field([Model], raw.get("data") or [], "", "data")
+    models: Tuple[Model, ...] = _parse_field(
+        [Model], [] if raw.get("data") is None else raw["data"], "", "data")
     for i, model in enumerate(models):
         metadata = _parse(Model, model.raw.get("metadata") or {}, f"data[{i}].metadata")
         vars(model).update(vars(metadata), id=model.id, raw=model.raw)
@@ -501,14 +502,13 @@ class Client:
         with self._guard():
             with contextlib.closing(self._open(method, path, payload)) as exchange:
                 body = b"".join(_bounded(exchange.blocks()))
-            return _read_json(body or b"null", parse)
+            return _read_json(body or b"null", parse, exchange.headers)
 
     def _stream(self, payload: Any) -> Generator[ChatCompletionChunk, None, None]:
         with self._guard():
             with contextlib.closing(self._open("POST", "/chat/completions", payload)) as exchange:
                 yield ChatCompletionChunk()  # taken by stream(), not by the caller
-                is_sse = "event-stream" in exchange.headers.get("content-type", "").lower()
-                yield from _iter_chunks(exchange.blocks(StreamInterruptedError), is_sse)
+                yield from _iter_chunks(exchange.blocks(StreamInterruptedError), exchange.headers)
                 exchange.finish()
 
     def _open(self, method: str, path: str, payload: Any) -> _Exchange:
@@ -578,7 +578,8 @@ def _clean_base_url(url: str) -> str:
     """Return the URL without its last slash; it has no place for credentials, a query or white space."""
     url = url.strip().rstrip("/")
     pattern = r"(?i)https?://([\w.-]+|\[[\da-f:.]+\])(:\d{1,5})?(/[!\"$->A-~]*)?"
-    if not re.fullmatch(pattern, url, re.ASCII):
+    match = re.fullmatch(pattern, url, re.ASCII)
+    if not match or int((match.group(2) or ":0")[1:]) > 65535:
         raise ConfigurationError(
             "the base URL is not http[s]://host[:port][/path]", setting="base_url",
             hint=f"check base_url= or DEEPINFRA_BASE_URL; the default is {DEFAULT_BASE_URL}")
@@ -808,8 +809,8 @@ class _RedirectHandler(urllib.request.HTTPRedirectHandler):
 class KeepAliveHandler(urllib.request.HTTPHandler, HTTPSHandler):
     """urllib's handler of http and https, but one that keeps connections alive.
 
-    For `urllib.request.build_opener`. A response that was read to its end gives its connection back
-    when it is closed, any other closes it. `context` is an `ssl.SSLContext`.
+    For `urllib.request.build_opener`. A response that is read to its end gives its connection back,
+    one that is closed before closes it. `context` is an `ssl.SSLContext`.
     """
 
     def __init__(self, context: Optional[ssl.SSLContext] = None) -> None:
@@ -936,12 +937,11 @@ class _Response(http.client.HTTPResponse):
         super()._read_and_discard_trailer()  # type: ignore[misc]
         self._is_last_chunk = True  # http.client ends a body at a malformed chunk as well
 
-    def close(self) -> None:
-        is_whole = (self.length == 0 or self._is_last_chunk) and not self.will_close
-        super().close()
+    def _close_conn(self) -> None:  # which http.client calls at a body's end, its cut, and close()
+        super()._close_conn()  # type: ignore[misc]
         on_close, self.on_close = self.on_close, None
         if on_close:
-            on_close(is_whole)
+            on_close((self.length == 0 or self._is_last_chunk) and not self.will_close)
 
 
 class _LimitedReader(io.RawIOBase):
@@ -1051,44 +1051,44 @@ def _bounded(blocks: Iterable[bytes]) -> Iterator[bytes]:
         yield block
 
 
-def _iter_chunks(blocks: Iterable[bytes], is_sse: bool) -> Iterator[ChatCompletionChunk]:
+def _iter_chunks(
+        blocks: Iterable[bytes], headers: Mapping[str, str]) -> Iterator[ChatCompletionChunk]:
     """Yield the chunks of a stream; raise unless it proves complete."""
-    head: List[bytes] = []
+    head = bytearray()
     finished: Dict[int, bool] = {}
-    for event in iter_sse(_refuse_other_bodies(blocks, head)):
+    for event in iter_sse(_refuse_other_bodies(blocks, head, headers)):
         chunk = _parse_plain_chunk(event.data)
         if chunk is None or event.event == "error":
             data = event.data.strip()
             if data == "[DONE]":
                 return
             if event.event == "error":
-                raise _payload_error(data)
-            chunk = _read_json(data, _parse_chunk) if data else None
+                raise _payload_error(data, headers)
+            chunk = _read_json(data, _parse_chunk, headers) if data else None
         if chunk is not None:
             for choice in chunk.choices:
                 if choice.finish_reason is not None or choice.index not in finished:
                     finished[choice.index] = choice.finish_reason is not None
             yield chunk
-    if not is_sse and not finished:
+    if not finished and "event-stream" not in headers.get("content-type", "").lower():
         raise APIResponseError("the answer is no event stream", hint=_NOT_THE_API,
-                               body=b"".join(head).decode("utf-8", "replace"))
+                               body=head.decode("utf-8", "replace"))
     if not finished or not all(finished.values()):
         raise StreamInterruptedError("the stream ended before the answer was complete",
                                      hint="what arrived is a part of the answer: ask again")
 
 
-def _refuse_other_bodies(blocks: Iterable[bytes], head: List[bytes]) -> Iterator[bytes]:
-    """Hand on the blocks of a stream, the first words to `head`, too; raise for JSON and HTML."""
+def _refuse_other_bodies(blocks: Iterable[bytes], head: bytearray,
+                         headers: Mapping[str, str]) -> Iterator[bytes]:
+    """Hand on the blocks of a stream, the first to `head`, too; raise for JSON and HTML."""
     blocks = iter(blocks)
     for block in blocks:
-        start = block.lstrip(b"\xef\xbb\xbf \t\r\n")
-        if start[:1] in (b"{", b"[", b"<"):
-            _read_json(start + b"".join(_bounded(blocks)), _refuse_whole_answer)
+        if len(head) < 1000:
+            head += block
+            if bytes(head).lstrip(b"\xef\xbb\xbf \t\r\n")[:1] in (b"{", b"[", b"<"):
+                body = bytes(head) + b"".join(_bounded(blocks))
+                _read_json(body, _refuse_whole_answer, headers)
         yield block
-        if start:
-            head.append(start)
-            break
-    yield from blocks
 
 
 def _refuse_whole_answer(payload: Any) -> None:
@@ -1124,13 +1124,13 @@ def _parse_chunk(raw: Any) -> Optional[ChatCompletionChunk]:
     return _parse(ChatCompletionChunk, raw)
 
 
-def _read_json(text: Any, parse: Callable[[Any], T]) -> T:
+def _read_json(text: Any, parse: Callable[[Any], T], headers: Mapping[str, str]) -> T:
     """Return what `parse` makes of a JSON text that is no error payload; errors show the text."""
     try:
         payload = json.loads(text)
         if isinstance(payload, dict) and (
                 payload.get("error") or "detail" in payload and "choices" not in payload):
-            raise _payload_error(payload)
+            raise _payload_error(payload, headers)
         return parse(payload)
     except APIResponseError as error:
         failure = error
@@ -1140,13 +1140,13 @@ def _read_json(text: Any, parse: Callable[[Any], T]) -> T:
     raise failure  # here, so that its context is no error that holds the text
 
 
-def _payload_error(payload: Any) -> APIError:
+def _payload_error(payload: Any, headers: Mapping[str, str]) -> APIError:
     """Return the error for an error payload inside a 200; the status is its numeric code."""
     with contextlib.suppress(ValueError, TypeError, RecursionError):
         payload = json.loads(payload)
     error = payload.get("error", payload) if isinstance(payload, dict) else {}
     code = str(error.get("code")) if isinstance(error, dict) else ""
-    return _api_error(payload, int(code) if re.fullmatch(r"[45]\d\d", code) else None, {})
+    return _api_error(payload, int(code) if re.fullmatch(r"[45]\d\d", code) else None, headers)
 
 
 def collect(chunks: Iterable[ChatCompletionChunk]) -> ChatCompletion:
