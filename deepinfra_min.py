@@ -198,9 +198,9 @@ def _human_message(payload: Any) -> str:
 
 def _retry_after(headers: Mapping[str, str]) -> Optional[float]:
     """Return the seconds that a server asks to wait, by RFC 9110, 10.2.3, or in milliseconds."""
-    for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
+    for name, unit in (("retry-after-ms", 1000), ("retry-after", 1)):
         if re.fullmatch(r"\d+(\.\d*)?", headers.get(name, "")):
-            return float(headers[name]) * unit
+            return float(headers[name]) / unit
     try:
         date = email.utils.parsedate_to_datetime(headers.get("retry-after", ""))
         return max(0.0, date.timestamp() - time.time())
@@ -772,15 +772,17 @@ def _mask_error(error: DeepInfraError, token: str) -> None:
         error.body = error.body[:200]
     cause: Optional[BaseException] = error.__cause__ or error.__context__
     while cause is not None:
-        if token and token in repr((cause, cause.args, vars(cause))):
+        shown = f"{cause} {(cause.args, vars(cause))!r}"
+        if token and (token in shown or repr(token)[1:-1] in shown):
             error.__cause__ = error.__context__ = None
         cause = cause.__cause__ or cause.__context__
 
 
 def _mask(value: Any, token: str) -> Any:
     """Return a string, or the strings in decoded JSON, without the token."""
-    if isinstance(value, str):
-        return value.replace(token, "***") if len(token) > 3 else value
+    if isinstance(value, str) and len(token) > 3:
+        for spelling in (token, json.dumps(token)[1:-1], token.replace("/", "\\/")):
+            value = value.replace(spelling, "***")
     if isinstance(value, dict):
         return {_mask(key, token): _mask(item, token) for key, item in value.items()}
     return [_mask(item, token) for item in value] if isinstance(value, list) else value
@@ -846,6 +848,8 @@ class KeepAliveHandler(urllib.request.HTTPHandler, HTTPSHandler):
             for connection in self._idle.pop(key, []):
                 connection.close()
 
+    __del__ = close
+
     def _take_idle(self, key: Any) -> Optional[_Connection]:
         """Return a kept connection on which nothing has arrived, neither bytes nor the end."""
         idle = self._idle.get(key)
@@ -883,6 +887,7 @@ class KeepAliveHandler(urllib.request.HTTPHandler, HTTPSHandler):
             raise
         response.url, response.msg = req.full_url, response.reason  # as urllib has them
         response.on_close = functools.partial(self._give_back, key, connection)
+        vars(connection)["_HTTPConnection__response"] = None  # a cycle: dropping it has to close it
         return response
 
     def _give_back(self, key: Any, connection: _Connection, is_reusable: bool) -> None:
@@ -967,12 +972,11 @@ class _LimitedReader(io.RawIOBase):
 def _dial(host: str, port: int, limits: _Limits) -> socket.socket:
     """Connect as `socket.create_connection` does, but with what time is left shared by the addresses."""
     addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    while True:
-        family, kind, protocol, _, address = addresses.pop(0)
+    for n, (family, kind, protocol, _, address) in enumerate(addresses, 1):
         sock = socket.socket(family, kind, protocol)
         try:
             left = limits.left()
-            sock.settimeout(left and left / (len(addresses) + 1))
+            sock.settimeout(left and left / (len(addresses) - n + 1))
             sock.connect(address)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -981,8 +985,9 @@ def _dial(host: str, port: int, limits: _Limits) -> socket.socket:
             return sock
         except OSError:
             sock.close()
-            if not addresses:
+            if n == len(addresses):
                 raise
+    raise OSError("the name has no address")
 
 
 # ---- Wire to answer ------------------------------------------------------------------------------
