@@ -795,11 +795,11 @@ class _ProxyHandler(urllib.request.ProxyHandler):
         host = urllib.parse.urlsplit(req.full_url).hostname or ""
         if _LOOPBACK.fullmatch(host) or urllib.request.proxy_bypass(req.host):
             return None
-        scheme, separator, address = proxy.rpartition("://")
-        if separator and scheme.lower() != "http":
+        if not re.fullmatch("(?i)(http://)?([^/]*@)?[^/@]+/?", proxy):
+            scheme, address = proxy.partition(":")[0], proxy.rpartition("@")[2].rpartition("//")[2]
             raise ConfigurationError(
-                f"the proxy {scheme}://{address.rpartition('@')[2]} is not an http:// proxy",
-                hint=f"set {type.upper()}_PROXY to http://host:port", setting="proxy")
+                f"the proxy {scheme}://{address} is not of the form http://host:port",
+                hint=f"set {type.upper()}_PROXY to an http:// proxy", setting="proxy")
         return super().proxy_open(req, proxy, type)
 
 
@@ -1260,11 +1260,12 @@ examples:
   python -m deepinfra_min "Why is the sky blue?"
   git diff | python -m deepinfra_min "Review this change."
   python -m deepinfra_min -i -s "You are a patient teacher."
-  python -m deepinfra_min --json -o temperature=0 -o response_format=@schema.json "Name 3 colours."
+  python -m deepinfra_min --json -o seed=1 -o response_format=@f.json "3 trees?"
 
 environment:
-  DEEPINFRA_TOKEN (else DEEPINFRA_API_KEY, DEEPINFRA_API_TOKEN), DEEPINFRA_TOKEN_FILE,
-  DEEPINFRA_MODEL, DEEPINFRA_BASE_URL; HTTPS_PROXY, NO_PROXY, SSL_CERT_FILE as everywhere
+  DEEPINFRA_TOKEN (else DEEPINFRA_API_KEY, DEEPINFRA_API_TOKEN),
+  DEEPINFRA_TOKEN_FILE, DEEPINFRA_MODEL, DEEPINFRA_BASE_URL;
+  HTTPS_PROXY, NO_PROXY, SSL_CERT_FILE as everywhere
 
 exit codes:
   0    complete
@@ -1273,7 +1274,7 @@ exit codes:
   3    token missing, malformed or refused; payment
   4    the request was refused
   5    too many requests, after the retries
-  6    could not reach or finish: DNS, TLS, proxy, timeout, a failing server, not an API
+  6    could not reach or finish: DNS, TLS, proxy, timeout, 5xx, no API
   7    the answer on stdout is partial, whatever the cause
   130  Ctrl-C
   141  the reader of stdout went away"""
@@ -1287,6 +1288,10 @@ def _make_parser() -> argparse.ArgumentParser:
 
         def error(self, message: str) -> NoReturn:
             raise _usage_error(message)
+
+        def exit(self, status: int = 0, message: Optional[str] = None) -> NoReturn:
+            sys.stdout.flush()  # here, where main() sees what is wrong with it
+            super().exit(status, message)
 
     parser = Parser(
         "deepinfra_min", description="Ask a model on DeepInfra and stream its answer to stdout.",
@@ -1318,6 +1323,7 @@ def main(argv: Optional[List[str]] = None) -> int:
     """Run the command line and return its exit code; `--help` lists both."""
     args: Any = None
     try:
+        _prepare_streams()
         args = _parse_arguments(argv)
         return _run(args)
     except KeyboardInterrupt:
@@ -1334,6 +1340,16 @@ def main(argv: Optional[List[str]] = None) -> int:
         failure, code = DeepInfraError(f"{type(error).__name__}: {error}", hint="see it with -v"), 1
         failure.__traceback__ = error.__traceback__
     return _report(failure, code, bool(args and args.verbose))
+
+
+def _prepare_streams() -> None:
+    """Make stdout UTF-8 unless it is a terminal, and let no character be one too many for it."""
+    if not sys.stdout:
+        raise OSError(0, "it is closed")
+    for stream in (sys.stdin, sys.stdout):
+        reconfigure: Any = getattr(stream, "reconfigure", None)  # a test's own stream has none
+        if reconfigure:
+            reconfigure(encoding=None if stream.isatty() else "utf-8", errors="replace")
 
 
 def _usage_error(what: str, hint: str = "see --help") -> ConfigurationError:
@@ -1414,10 +1430,6 @@ def _run(args: Any) -> int:
     if args.verbose:
         _log.addHandler(logging.StreamHandler())
         _log.setLevel(logging.DEBUG)
-    if not sys.stdout:
-        raise OSError(0, "it is closed")
-    if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(encoding=None if sys.stdout.isatty() else "utf-8", errors="replace")
     with _make_client(args) as client:
         if args.interactive:
             return _converse(client, args)
