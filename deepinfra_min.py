@@ -10,8 +10,9 @@
     for chunk in Client().stream("Hello!"):
         print(chunk.text, end="", flush=True)
 
-The token comes from DEEPINFRA_TOKEN. To vendor this file, copy it, under any name; to update it, copy
-it again. Read to the end of `Client` to use it; below are the ways out, in, and the command line.
+The token comes from DEEPINFRA_TOKEN. To vendor this file, copy it, under any name; to update it,
+copy it again. Read to the end of `Client` to use it; what follows is the way of a request, the way
+of its answer, and the command line.
 """
 
 from __future__ import annotations
@@ -45,8 +46,21 @@ TYPE_CHECKING = False  # typing's own would cost its import
 if TYPE_CHECKING:
     import argparse
     from typing import (
-        Any, Callable, Dict, Generator, Iterable, Iterator, List, Mapping, NoReturn, Optional,
-        Sequence, Tuple, Type, TypeVar, Union,
+        Any,
+        Callable,
+        Dict,
+        Generator,
+        Iterable,
+        Iterator,
+        List,
+        Mapping,
+        NoReturn,
+        Optional,
+        Sequence,
+        Tuple,
+        Type,
+        TypeVar,
+        Union,
     )
     from urllib.request import HTTPSHandler
 
@@ -60,8 +74,8 @@ __all__ = [
     "DEFAULT_BASE_URL", "DEFAULT_MODEL", "APIConnectionError", "APIError", "APIResponseError",
     "APITimeoutError", "AuthenticationError", "ChatCompletion", "ChatCompletionChunk", "Choice",
     "ChunkChoice", "Client", "ConfigurationError", "DeepInfraError", "Function", "KeepAliveHandler",
-    "Message", "Model", "RateLimitError", "ServerError", "ServerSentEvent", "StreamInterruptedError",
-    "ToolCall", "Usage", "collect", "iter_sse",
+    "Message", "Model", "RateLimitError", "ServerError", "ServerSentEvent",
+    "StreamInterruptedError", "ToolCall", "Usage", "collect", "iter_sse",
 ]
 __version__ = "1.0.0"
 
@@ -167,20 +181,20 @@ _HINTS = {
 
 
 def _api_error(payload: Any, status: Optional[int], headers: Mapping[str, str]) -> APIError:
-    """Return the error for an error payload, wherever it stood: in an error's body, a 200, a stream."""
+    """Return the error for an error payload, be it from an error's body, a 200 or a stream."""
     number = status or 0
     kinds = {401: AuthenticationError, 403: AuthenticationError, 429: RateLimitError}
     kind = kinds.get(number, ServerError if number >= 500 else APIError)
     message = _human_message(payload) or http.client.responses.get(number, "no message")
     if 300 <= number < 400:
         message += f", to {headers.get('location')}"
-    detail = payload.get("error") if isinstance(payload, dict) else None
-    known = {k: detail.get(k) for k in ("code", "param", "type")} if isinstance(detail, dict) else {}
+    error = payload.get("error") if isinstance(payload, dict) else None
+    error = error if isinstance(error, dict) else {}
     return kind(
         f"HTTP {status}: {message}" if status else f"the API answered with an error: {message}",
         hint=_HINTS.get(number, _HINTS.get(number // 100, "")), status=status, message=message,
-        body=payload, headers=headers, request_id=headers.get("x-request-id"),
-        retry_after=_retry_after(headers), **known)
+        body=payload, code=error.get("code"), param=error.get("param"), type=error.get("type"),
+        headers=headers, request_id=headers.get("x-request-id"), retry_after=_retry_after(headers))
 
 
 def _human_message(payload: Any) -> str:
@@ -217,7 +231,7 @@ class _Parsed:
 
 
 def _of(kind: Any, default: Any = None, **options: Any) -> Any:
-    """Declare a field of a checked kind: str, int, dict, a class below, or a list of one such class."""
+    """Declare a field of a checked kind: str, int, dict, a class of these, or a list of one."""
     if "default_factory" not in options:
         options["default"] = default
     return field(metadata={"kind": kind}, **options)
@@ -323,7 +337,7 @@ class ChatCompletionChunk(_Parsed):
 
 @dataclass
 class Model(_Parsed):
-    """A model on offer; what its `metadata` says stands here. `pricing` is the API's own mapping."""
+    """A model on offer, with what its `metadata` says. `pricing` is the API's own mapping."""
     id: str = ""
     context_length: Optional[int] = None
     max_tokens: Optional[int] = None
@@ -401,7 +415,7 @@ def _to_wire(value: Any) -> Any:
     wire = {f.name: _to_wire(getattr(value, f.name)) for f in fields(value) if f.name != "index"}
     has_calls = bool(wire.get("tool_calls"))
     return {name: item for name, item in wire.items()
-            if item not in (None, []) or has_calls and name == "content"}
+            if item not in (None, []) or (has_calls and name == "content")}
 
 
 # ---- Client --------------------------------------------------------------------------------------
@@ -410,14 +424,15 @@ def _to_wire(value: Any) -> Any:
 class Client:
     """A client of one API. Threads may share it; it may be forked and pickled (with its token).
 
-    `api_key` is the token, else DEEPINFRA_TOKEN, DEEPINFRA_API_KEY or DEEPINFRA_API_TOKEN; `""` sends
-    none. `base_url`: else DEEPINFRA_BASE_URL, else DEFAULT_BASE_URL. In seconds, None for no limit:
-    `connect_timeout` to connect (TCP, proxy, TLS), `timeout` for silence, `deadline` for a call with
-    its retries, a stream to its last event. `max_retries`: further attempts, where they are safe.
-    `headers` go out with every request. `ssl_context`: for a private CA or a client certificate.
-    `opener`: in place of ours, with its proxies and redirects; build it with a KeepAliveHandler.
-    Raises ConfigurationError.
+    `api_key` is the token, else DEEPINFRA_TOKEN, DEEPINFRA_API_KEY or DEEPINFRA_API_TOKEN; `""`
+    sends none. `base_url`: else DEEPINFRA_BASE_URL, else DEFAULT_BASE_URL. In seconds, None for no
+    limit: `connect_timeout` to connect (TCP, proxy, TLS), `timeout` for silence, `deadline` for a
+    call with its retries, a stream to its last event. `max_retries`: further attempts, where they
+    are safe. `headers` go out with every request. `ssl_context`: for a private CA or a client
+    certificate. `opener`: in place of ours, with its proxies and redirects; build it with a
+    KeepAliveHandler. Raises ConfigurationError.
     """
+
     _own_opener: Optional[urllib.request.OpenerDirector] = None
 
     def __init__(self, api_key: Optional[str] = None, *, base_url: Optional[str] = None,
@@ -435,11 +450,12 @@ class Client:
         self._ssl_context, self._opener = ssl_context, opener
         self._make_opener()
 
-    def chat(self, messages: Messages, *, model: Optional[str] = None, **params: Any) -> ChatCompletion:
+    def chat(self, messages: Messages, *, model: Optional[str] = None,
+             **params: Any) -> ChatCompletion:
         """Send a conversation and return the whole answer.
 
-        `messages` is a string (one user turn) or a sequence of mappings and Messages. `params` are the
-        API's own (`temperature=`, `tools=`, ...), passed through, but for those that are None.
+        `messages` is a string (one user turn) or a sequence of mappings and Messages. `params` are
+        the API's own (`temperature=`, `tools=`, ...), passed through, but for those that are None.
         Raises APIConnectionError, APIResponseError or APIError, or a class below them.
         Source: https://deepinfra.com/docs/openai_api
         """
@@ -451,8 +467,8 @@ class Client:
         """Send a conversation and return a generator of the answer's chunks, as they arrive.
 
         Takes what `chat` takes, and raises the request's errors at once. Iterating raises
-        StreamInterruptedError unless the stream proves complete, and what `chat` raises. Leaving the
-        loop closes the connection.
+        StreamInterruptedError unless the stream proves complete, and what `chat` raises. Leaving
+        the loop closes the connection.
         """
         chunks = self._stream(dict(_chat_payload(messages, model, params), stream=True))
         next(chunks)  # sends the request, and enters the `with` that close() has to leave
@@ -463,7 +479,7 @@ class Client:
         return self._call("GET", "/models", None, _parse_models)
 
     def request(self, method: str, path: str, payload: Any = None) -> Any:
-        """Send JSON to any other endpoint, say "POST", "/embeddings", and return the JSON it answers.
+        """Send JSON to another endpoint, say "POST", "/embeddings", and return the JSON it answers.
 
         None stands for no body, both ways. Raises what `chat` raises.
         """
@@ -575,7 +591,7 @@ def _clean_token(text: str, source: str) -> str:
 
 
 def _clean_base_url(url: str) -> str:
-    """Return the URL without its last slash; it has no place for credentials, a query or white space."""
+    """Return the URL without its last slash; it has no place for credentials or a query."""
     url = url.strip().rstrip("/")
     pattern = r"(?i)https?://([\w.-]+|\[[\da-f:.]+\])(:\d{1,5})?(/[!\"$->A-~]*)?"
     match = re.fullmatch(pattern, url, re.ASCII)
@@ -589,8 +605,9 @@ def _clean_base_url(url: str) -> str:
 def _clean_headers(headers: Mapping[str, str], token: str) -> Dict[str, str]:
     """Return all headers of a request, the caller's in place of ours."""
     for name, value in headers.items():
-        if (not re.fullmatch(r"[\w!#$%&'*+.^`|~-]+", name, re.ASCII) or name.lower() == "authorization"
-                or not re.fullmatch(r"[\t\x20-\x7e\xa0-\xff]*", value)):
+        if (not re.fullmatch(r"[\w!#$%&'*+.^`|~-]+", name, re.ASCII)
+                or not re.fullmatch(r"[\t\x20-\x7e\xa0-\xff]*", value)
+                or name.lower() == "authorization"):
             raise ConfigurationError(
                 f"the header {name!r} can't be sent", setting="headers",
                 hint="a value is one line of Latin-1 text; Authorization is made from api_key")
@@ -614,7 +631,7 @@ def _chat_payload(messages: Messages, model: Optional[str], params: Any) -> Dict
 
 
 def _retry_wait(error: DeepInfraError, attempt: int) -> float:
-    """Return the seconds to wait before trying again, endless where that is not safe or too long."""
+    """Return the seconds to wait before another attempt: endless where it is unsafe or too long."""
     wait: float = min(0.5 * 2**attempt, 8.0) * random.uniform(0.75, 1.0)
     if isinstance(error, APIError):
         is_retryable = error.status in (408, 409, 429) or (error.status or 0) >= 500
@@ -679,15 +696,17 @@ class _Exchange:
         return _api_error(payload, status, self.headers)
 
     def blocks(self, cut: Type[APIConnectionError] = APIConnectionError) -> Iterator[bytes]:
-        """Yield the body as it arrives, each block at once; raise a `cut` error where it breaks off."""
-        block = b"-"
+        """Yield the body as it arrives, block by block; raise a `cut` error where it breaks off."""
+        block, is_empty = b"-", not getattr(self._response, "chunked", True)
         while block:
             try:
                 block = self._response.read1(65536)
-                if not block and getattr(self._response, "length", None):  # read1 passes over it
-                    raise http.client.IncompleteRead(b"", self._response.length)
+                missing = getattr(self._response, "length", 0)  # None: the body ends with the server
+                if not block and (missing or (missing is None and is_empty)):
+                    raise http.client.IncompleteRead(b"", missing)  # http.client passes over both
             except _WIRE_ERRORS as error:
                 raise _explain(error, self._request, self._limits, cut) from error
+            is_empty = False
             yield block
 
     def finish(self) -> None:
@@ -755,8 +774,8 @@ def _proxy_error(place: str, reason: str) -> APIConnectionError:
 def _certificate_error(error: Any, place: str) -> APIConnectionError:
     hint = "set SSL_CERT_FILE to the CA's PEM file, or pass ssl_context="
     if sys.version_info >= (3, 13) and 79 < error.verify_code < 95:  # what X509_STRICT adds
-        hint = ("Python 3.13 checks certificates more strictly: have a standard one issued, or pass an "
-                "ssl_context= without ssl.VERIFY_X509_STRICT (SSL_CERT_FILE does not help)")
+        hint = ("Python 3.13 checks certificates more strictly: have a standard one issued, or "
+                "pass an ssl_context= without ssl.VERIFY_X509_STRICT (SSL_CERT_FILE does not help)")
     return APIConnectionError(
         f"TLS: the certificate of {place} is not trusted: {error.verify_message}", hint=hint)
 
@@ -822,7 +841,7 @@ class KeepAliveHandler(urllib.request.HTTPHandler, HTTPSHandler):
         self._locks: Dict[int, threading.Lock] = {}  # by process: a fork may copy a held one
 
     def http_open(self, req: Any) -> Any:
-        """Send a request on a connection that was kept or, if it fails before an answer, a new one."""
+        """Send a request on a kept connection or, if that fails before an answer, on a new one."""
         proxy_auth = {name: value for name, value in req.header_items()
                       if req._tunnel_host and name.lower() == "proxy-authorization"}
         key = (os.getpid(), req.type, req.host, req._tunnel_host, *proxy_auth.values())
@@ -875,8 +894,10 @@ class KeepAliveHandler(urllib.request.HTTPHandler, HTTPSHandler):
         return self._context
 
     def _send(self, req: Any, key: Any, connection: Any, limits: _Limits) -> Any:
-        connection.limits, names = limits, {"proxy-authorization"} if req._tunnel_host else ()
-        headers = {name.title(): value for name, value in req.header_items() if name.lower() not in names}
+        connection.limits = limits
+        headers = {name.title(): value for name, value in req.header_items()}
+        if req._tunnel_host:
+            headers.pop("Proxy-Authorization", None)
         try:
             with contextlib.suppress(BrokenPipeError):  # an early answer, say 413, may be there
                 connection.request(req.get_method(), req.selector, req.data, headers,
@@ -898,7 +919,7 @@ class KeepAliveHandler(urllib.request.HTTPHandler, HTTPSHandler):
 
 
 class _Connection(http.client.HTTPConnection):
-    """http.client's connection, with TLS where it has a context, under the limits of its request."""
+    """http.client's connection, with TLS if it has a context, under the limits of its request."""
     limits: _Limits
 
     def __init__(self, host: str, context: Optional[ssl.SSLContext]) -> None:
@@ -930,7 +951,7 @@ class _Connection(http.client.HTTPConnection):
 
 
 class _Response(http.client.HTTPResponse):
-    """http.client's response, read under limits; `on_close` learns whether it was read to its end."""
+    """http.client's response, read under limits; `on_close` learns whether it was read whole."""
     on_close: Optional[Callable[[bool], None]] = None
     _is_last_chunk = False
 
@@ -970,7 +991,7 @@ class _LimitedReader(io.RawIOBase):
 
 
 def _dial(host: str, port: int, limits: _Limits) -> socket.socket:
-    """Connect as `socket.create_connection` does, but with what time is left shared by the addresses."""
+    """Connect as `socket.create_connection` does, the time that is left shared by the addresses."""
     addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     for n, (family, kind, protocol, _, address) in enumerate(addresses, 1):
         sock = socket.socket(family, kind, protocol)
@@ -994,7 +1015,7 @@ def _dial(host: str, port: int, limits: _Limits) -> socket.socket:
 
 
 def iter_sse(blocks: Iterable[bytes]) -> Iterator[ServerSentEvent]:
-    """Yield the events of a stream given as blocks of bytes, each as soon as its last byte is there.
+    """Yield the events of a stream that comes as blocks of bytes, each once its last byte is there.
 
     Follows https://html.spec.whatwg.org/multipage/server-sent-events.html and does no I/O. Raises
     APIResponseError for an event of more than 64 MiB.
@@ -1021,7 +1042,7 @@ def iter_sse(blocks: Iterable[bytes]) -> Iterator[ServerSentEvent]:
 
 
 def _iter_lines(blocks: Iterable[bytes]) -> Iterator[bytes]:
-    """Yield lines, ended by CR, LF or CRLF, without their ends; drop a BOM, and an unfinished line."""
+    """Yield lines without their CR, LF or CRLF; drop a BOM, and a last line that has no end."""
     begun, after_cr, bom = bytearray(), False, b"\xef\xbb\xbf"
     for block in blocks:
         if after_cr and block[:1] == b"\n":
@@ -1097,12 +1118,12 @@ def _refuse_other_bodies(blocks: Iterable[bytes], head: bytearray,
 
 
 def _refuse_whole_answer(payload: Any) -> None:
-    raise APIResponseError("the server sent a whole answer in place of a stream: it ignores `stream`",
-                           hint="use chat(), or --no-stream")
+    raise APIResponseError("the server ignores `stream`: it sent JSON, no event stream",
+                           hint="use chat() or --no-stream")
 
 
 def _parse_plain_chunk(text: str) -> Optional[ChatCompletionChunk]:
-    """Return a chunk of plain text or reasoning, which most are, in a third of the time; else None."""
+    """Return a chunk of plain text or reasoning, in a third of the time; None for any other."""
     try:
         raw, end = _DECODER.raw_decode(text)
         (choice,) = raw["choices"]
@@ -1112,8 +1133,8 @@ def _parse_plain_chunk(text: str) -> Optional[ChatCompletionChunk]:
         head = raw["id"], raw["object"], raw["created"], raw["model"]
         if (type(content) in _TEXT and type(reasoning) in _TEXT and type(index) is int
                 and rest == _NONE and None not in head and end == len(text)):
-            message = Message(
-                delta.get("role"), content, reasoning, (), delta.get("name"), delta.get("tool_call_id"))
+            names = delta.get("name"), delta.get("tool_call_id")
+            message = Message(delta.get("role"), content, reasoning, (), *names)
             part = ChunkChoice(index, message, choice.get("finish_reason"))
             chunk = ChatCompletionChunk(*head, (part,), None, raw.get("service_tier"))
             message.raw, part.raw, chunk.raw = delta, choice, raw
@@ -1134,7 +1155,7 @@ def _read_json(text: Any, parse: Callable[[Any], T], headers: Mapping[str, str])
     try:
         payload = json.loads(text)
         if isinstance(payload, dict) and (
-                payload.get("error") or "detail" in payload and "choices" not in payload):
+                payload.get("error") or ("detail" in payload and "choices" not in payload)):
             raise _payload_error(payload, headers)
         return parse(payload)
     except APIResponseError as error:
@@ -1227,7 +1248,7 @@ class _ChoiceParts:
             self.calls_by.setdefault(key, pieces)
 
     def fold(self, index: int) -> Choice:
-        texts: Any = {name: _join(pieces) if pieces else None for name, pieces in self.texts.items()}
+        texts: Any = {name: _join(pieces) for name, pieces in self.texts.items() if pieces}
         calls = tuple([_join_call(pieces) for pieces in self.calls])
         message = Message(tool_calls=calls, **texts, **self.last)
         return Choice(index, message, self.finish_reason, self.logprobs or None)
@@ -1298,7 +1319,8 @@ def _make_parser() -> argparse.ArgumentParser:
         epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     env, add = os.environ.get, parser.add_argument
     add("prompt", nargs="?", metavar="PROMPT", help="what to ask, one argument; - is stdin")
-    add("-m", "--model", metavar="NAME", default=env("DEEPINFRA_MODEL"), help=f"default: {DEFAULT_MODEL}")
+    add("-m", "--model", metavar="NAME", default=env("DEEPINFRA_MODEL") or DEFAULT_MODEL,
+        help=f"default: {DEFAULT_MODEL}")
     add("-s", "--system", metavar="TEXT", help="system prompt")
     add("-o", "--option", metavar="KEY=VALUE", action="append", default=[],
         help="any parameter of the API; VALUE is JSON, else a string; @FILE reads it")
@@ -1335,7 +1357,8 @@ def main(argv: Optional[List[str]] = None) -> int:
         failure, code = error, _exit_code(error)
     except OSError as error:
         _abandon_stdout()
-        failure, code = DeepInfraError(f"stdout can't be written: {error.strerror}", hint="see `df`"), 1
+        failure = DeepInfraError(f"stdout can't be written: {error.strerror}", hint="see df")
+        code = 1
     except Exception as error:
         failure, code = DeepInfraError(f"{type(error).__name__}: {error}", hint="see it with -v"), 1
         failure.__traceback__ = error.__traceback__
@@ -1368,7 +1391,7 @@ def _parse_arguments(argv: Optional[List[str]]) -> Any:
     args.history = _read_messages(args)
     if not (args.history or args.interactive or args.models):
         _note(parser.format_usage(), end="")
-        raise _usage_error("nothing to send", "give a prompt, as an argument or on stdin; see --help")
+        raise _usage_error("nothing to send", "give a prompt, or pipe one in; see --help")
     if args.system is not None:
         args.history.insert(0, {"role": "system", "content": args.system})
     return args
@@ -1401,7 +1424,8 @@ def _read_messages(args: Any) -> List[Any]:
         source, text = (text, "") if args.messages == "-" else (_read_file(args.messages), text)
         with contextlib.suppress(ValueError, RecursionError):
             messages = json.loads(source)
-        if not isinstance(messages, list) or not messages or not all(isinstance(m, dict) for m in messages):
+        are_objects = isinstance(messages, list) and {type(item) for item in messages} == {dict}
+        if not are_objects:
             raise _usage_error(f"--messages {args.messages} holds no JSON array of messages")
     prompt = "" if args.prompt in (None, "-") else args.prompt
     turn = "\n\n".join(part for part in (prompt, text) if part.strip())
@@ -1446,7 +1470,7 @@ def _make_client(args: Any) -> Client:
             raise
     client = Client(token, base_url=args.base_url, timeout=args.timeout, max_retries=args.retries)
     client._token_source = source if token else client._token_source
-    _log.debug("model %s, token from %s", args.model or DEFAULT_MODEL, client._token_source or "nowhere")
+    _log.debug("model %s, token from %s", args.model, client._token_source or "nowhere")
     return client
 
 
@@ -1486,7 +1510,7 @@ def _read_turn() -> str:
 
 
 def _answer(client: Client, args: Any, messages: List[Any]) -> Tuple[int, Message]:
-    """Show the answer to a conversation; return the exit code, and the message as far as it came."""
+    """Show the answer to a conversation; return the exit code and the message, or its beginning."""
     started, answer = time.monotonic(), ChatCompletion()
     failure: Optional[DeepInfraError] = None
     with _Screen(args.reasoning) as screen:
@@ -1498,7 +1522,8 @@ def _answer(client: Client, args: Any, messages: List[Any]) -> Tuple[int, Messag
         except KeyboardInterrupt:
             if not args.interactive:
                 raise
-            answer = ChatCompletion(choices=(Choice(0, Message("assistant", "".join(screen.shown))),))
+            said = Message("assistant", "".join(screen.shown))
+            answer = ChatCompletion(choices=(Choice(message=said),))
         screen.end_line()
     if args.usage:
         _note(_describe_usage(answer.usage or Usage(), time.monotonic() - started))
@@ -1536,14 +1561,16 @@ def _find_fault(answer: ChatCompletion) -> Optional[DeepInfraError]:
         return None
     hint = "for a longer answer: -o max_tokens=..." if reason == "length" else "see it with --json"
     code = 7 if reason in ("length", "content_filter") else 1
-    return DeepInfraError(f"the answer is partial: it ended with {reason!r}", hint=hint, _exit_code=code)
+    what = f"the answer is partial: it ended with {reason!r}"
+    return DeepInfraError(what, hint=hint, _exit_code=code)
 
 
 def _describe_usage(usage: Usage, seconds: float) -> str:
     counts = (usage.prompt_tokens, usage.completion_tokens, usage.total_tokens)
     tokens = "{} + {} = {} tokens".format(*("?" if count is None else count for count in counts))
-    cost = "" if usage.estimated_cost is None else f", ${usage.estimated_cost:.10f}".rstrip("0").rstrip(".")
-    return f"{tokens}{cost}, {seconds:.1f} s"
+    if usage.estimated_cost is not None:
+        tokens += f", ${usage.estimated_cost:.10f}".rstrip("0").rstrip(".")
+    return f"{tokens}, {seconds:.1f} s"
 
 
 class _Screen:
@@ -1551,8 +1578,10 @@ class _Screen:
 
     def __init__(self, shows_reasoning: bool) -> None:
         self.shown: List[str] = []
-        self._shows_reasoning, self._status, self._held, self._thought = shows_reasoning, "waiting", "", ""
-        self._stop, self._ticker = threading.Event(), threading.Thread(target=self._tick, daemon=True)
+        self._shows_reasoning, self._status = shows_reasoning, "waiting"
+        self._held = self._thought = ""
+        self._stop = threading.Event()
+        self._ticker = threading.Thread(target=self._tick, daemon=True)
 
     def __enter__(self) -> _Screen:
         if sys.stderr and sys.stderr.isatty():
