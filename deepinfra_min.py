@@ -593,9 +593,12 @@ def _clean_token(text: str, source: str) -> str:
 def _clean_base_url(url: str) -> str:
     """Return the URL without its last slash; it has no place for credentials or a query."""
     url = url.strip().rstrip("/")
-    pattern = r"(?i)https?://([\w.-]+|\[[\da-f:.]+\])(:\d{1,5})?(/[!\"$->A-~]*)?"
-    match = re.fullmatch(pattern, url, re.ASCII)
-    if not match or int((match.group(2) or ":0")[1:]) > 65535:
+    pattern = r"(?i)https?://([\w.-]+|\[[\da-f:.]+\])(:\d+)?(/[!\"$->A-~]*)?"
+    try:
+        is_valid = re.fullmatch(pattern, url, re.ASCII) and urllib.parse.urlsplit(url).port != 0
+    except ValueError:  # a port or an IPv6 address that can't be
+        is_valid = False
+    if not is_valid:
         raise ConfigurationError(
             "the base URL is not http[s]://host[:port][/path]", setting="base_url",
             hint=f"check base_url= or DEEPINFRA_BASE_URL; the default is {DEFAULT_BASE_URL}")
@@ -701,7 +704,7 @@ class _Exchange:
         while block:
             try:
                 block = self._response.read1(65536)
-                missing = getattr(self._response, "length", 0)  # None: the body ends with the server
+                missing = getattr(self._response, "length", 0)  # None: up to the server's end
                 if not block and (missing or (missing is None and is_empty)):
                     raise http.client.IncompleteRead(b"", missing)  # http.client passes over both
             except _WIRE_ERRORS as error:
@@ -1219,7 +1222,7 @@ class _ChoiceParts:
         self.last: Dict[str, Any] = {"role": "assistant"}
         self.texts: Dict[str, List[str]] = {"content": [], "reasoning_content": []}
         self.finish_reason: Optional[str] = None
-        self.logprobs: Dict[str, List[Any]] = {}
+        self.logprobs: Dict[str, Any] = {}
         self.calls: List[List[ToolCall]] = []
         self.calls_by: Dict[Any, List[ToolCall]] = {}  # index or id
 
@@ -1232,8 +1235,11 @@ class _ChoiceParts:
         for call in choice.delta.tool_calls:
             self.add_call(call)
         for name, items in (choice.logprobs or {}).items():
-            if isinstance(items, list):
-                self.logprobs.setdefault(name, []).extend(items)
+            known = self.logprobs.get(name)
+            if isinstance(known, list) and isinstance(items, list):
+                known.extend(items)
+            elif known is None:
+                self.logprobs[name] = list(items) if isinstance(items, list) else items
         self.finish_reason = choice.finish_reason or self.finish_reason
 
     def add_call(self, call: ToolCall) -> None:
