@@ -23,13 +23,11 @@ import functools
 import http.client
 import io
 import json
-import logging
 import os
 import random
 import re
 import socket
 import sys
-import threading
 import time
 import urllib.error
 import urllib.parse
@@ -92,7 +90,6 @@ _URL_SAFE = "/?&=%:;,+@!$'()*~"
 _LOOPBACK = re.compile(r"localhost|127(\.\d{1,3}){3}|::1")
 _DECODER = json.JSONDecoder()
 _TEXT, _NONE = {str, type(None)}, (None,) * 4
-_log = logging.getLogger(__name__)
 
 
 # ---- Errors --------------------------------------------------------------------------------------
@@ -182,6 +179,7 @@ _HINTS = {
 
 def _api_error(payload: Any, status: Optional[int], headers: Mapping[str, str]) -> APIError:
     """Return the error for an error payload, be it from an error's body, a 200 or a stream."""
+    headers = {name.lower(): str(value) for name, value in headers.items()}
     number = status or 0
     kinds = {401: AuthenticationError, 403: AuthenticationError, 429: RateLimitError}
     kind = kinds.get(number, ServerError if number >= 500 else APIError)
@@ -545,7 +543,7 @@ class Client:
                     raise
                 cause = _mask(str(error), self._token)
             attempt += 1
-            _log.info("retry %d of %d in %.2f s: %s", attempt, self.max_retries, wait, cause)
+            _log("info", "retry %d of %d in %.2f s: %s", attempt, self.max_retries, wait, cause)
             time.sleep(wait)
 
     @contextlib.contextmanager
@@ -644,6 +642,12 @@ def _retry_wait(error: DeepInfraError, attempt: int) -> float:
     return wait if is_retryable and wait <= 60 else _NEVER
 
 
+def _log(level: str, message: str, *args: Any) -> None:
+    logging = sys.modules.get("logging")  # who has not imported it does not listen
+    if logging:
+        getattr(logging.getLogger(__name__), level)(message, *args)
+
+
 class _Limits:
     """The time limits of one attempt, and how far it has come."""
     is_connecting = False
@@ -679,9 +683,9 @@ class _Exchange:
             self._response = error  # an answer like any other
         except _WIRE_ERRORS as error:
             raise _explain(error, request, limits) from error
-        self.headers = {name.lower(): str(value) for name, value in self._response.headers.items()}
+        self.headers = self._response.headers
         status, seconds = self._response.getcode(), time.monotonic() - started
-        _log.debug("%s %s: HTTP %s in %.3f s", request.method, request.full_url, status, seconds)
+        _log("debug", "%s %s: HTTP %s in %.3f s", request.method, request.full_url, status, seconds)
         if not 200 <= status < 300:
             raise self._refusal(status)
 
@@ -703,7 +707,7 @@ class _Exchange:
         block, is_empty = b"-", not getattr(self._response, "chunked", True)
         while block:
             try:
-                block = self._response.read1(65536)
+                block = self._response.read1(16384)
                 missing = getattr(self._response, "length", 0)  # None: up to the server's end
                 if not block and (missing or (missing is None and is_empty)):
                     raise http.client.IncompleteRead(b"", missing)  # http.client passes over both
@@ -841,7 +845,7 @@ class KeepAliveHandler(urllib.request.HTTPHandler, HTTPSHandler):
         urllib.request.AbstractHTTPHandler.__init__(self)
         self._context = context
         self._idle: Dict[Any, List[_Connection]] = {}
-        self._locks: Dict[int, threading.Lock] = {}  # by process: a fork may copy a held one
+        self._locks: Dict[int, Any] = {}  # by process, since a fork may copy one that is held
 
     def http_open(self, req: Any) -> Any:
         """Send a request on a kept connection or, if that fails before an answer, on a new one."""
@@ -892,6 +896,8 @@ class KeepAliveHandler(urllib.request.HTTPHandler, HTTPSHandler):
             raise ConfigurationError(
                 "https needs the ssl module, and this Python was built without it", setting="ssl",
                 hint="use another Python, or a local server over plain http")
+        import threading  # here, since a plain start does without it
+
         with self._locks.setdefault(os.getpid(), threading.Lock()):
             self._context = self._context or ssl.create_default_context()
         return self._context
@@ -902,9 +908,13 @@ class KeepAliveHandler(urllib.request.HTTPHandler, HTTPSHandler):
         if req._tunnel_host:
             headers.pop("Proxy-Authorization", None)
         try:
+            pieces: List[bytes] = []  # http.client would send head and body apart
+            connection.send = pieces.append
+            connection.request(req.get_method(), req.selector, req.data, headers,
+                               encode_chunked=req.has_header("Transfer-encoding"))
+            del connection.send
             with contextlib.suppress(BrokenPipeError):  # an early answer, say 413, may be there
-                connection.request(req.get_method(), req.selector, req.data, headers,
-                                   encode_chunked=req.has_header("Transfer-encoding"))
+                connection.send(b"".join(pieces))
             response = connection.getresponse()
         except BaseException:
             connection.close()
@@ -944,8 +954,9 @@ class _Connection(http.client.HTTPConnection):
         limits.is_connecting = limits.is_answered = False
 
     def send(self, data: Any) -> None:
-        if self.sock is not None:
-            self.sock.settimeout(self.limits.left())
+        if self.sock is None:
+            self.connect()
+        self.sock.settimeout(self.limits.left())
         super().send(data)
 
     def response_class(  # type: ignore[override]
@@ -1441,6 +1452,8 @@ def _read_messages(args: Any) -> List[Any]:
 def _read_stdin() -> str:
     if not sys.stdin:  # closed
         return ""
+    import threading
+
     notice = "deepinfra_min: stdin has no end yet; to go without it: -n or </dev/null"
     timer = threading.Timer(3.0, _note, [notice])
     timer.daemon = True
@@ -1458,8 +1471,10 @@ def _read_stdin() -> str:
 
 def _run(args: Any) -> int:
     if args.verbose:
-        _log.addHandler(logging.StreamHandler())
-        _log.setLevel(logging.DEBUG)
+        import logging
+
+        logging.getLogger(__name__).addHandler(logging.StreamHandler())
+        logging.getLogger(__name__).setLevel(logging.DEBUG)
     with _make_client(args) as client:
         if args.interactive:
             return _converse(client, args)
@@ -1476,7 +1491,7 @@ def _make_client(args: Any) -> Client:
             raise
     client = Client(token, base_url=args.base_url, timeout=args.timeout, max_retries=args.retries)
     client._token_source = source if token else client._token_source
-    _log.debug("model %s, token from %s", args.model, client._token_source or "nowhere")
+    _log("debug", "model %s, token from %s", args.model, client._token_source or "nowhere")
     return client
 
 
@@ -1586,11 +1601,15 @@ class _Screen:
         self.shown: List[str] = []
         self._shows_reasoning, self._status = shows_reasoning, "waiting"
         self._held = self._thought = ""
-        self._stop = threading.Event()
-        self._ticker = threading.Thread(target=self._tick, daemon=True)
+        self._stop: Any = None
+        self._ticker: Any = None
 
     def __enter__(self) -> _Screen:
         if sys.stderr and sys.stderr.isatty():
+            import threading
+
+            self._stop = threading.Event()
+            self._ticker = threading.Thread(target=self._tick, daemon=True)
             self._ticker.start()
         return self
 
@@ -1605,9 +1624,10 @@ class _Screen:
         _note("\r" + " " * len(line) + "\r", end="")
 
     def _wipe_status(self) -> None:
-        self._stop.set()
-        if self._ticker.is_alive():
+        if self._ticker:
+            self._stop.set()
             self._ticker.join()
+            self._ticker = None
 
     def show(self, chunks: Iterable[ChatCompletionChunk]) -> Iterator[ChatCompletionChunk]:
         """Hand the chunks on, showing the first choice of each."""
