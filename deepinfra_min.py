@@ -171,7 +171,7 @@ _HINTS = {
     5: "the service failed: try again later",
     400: "check the parameters; if the messages are too long for the model, shorten them",
     402: "add a payment method or raise the spending limit on https://deepinfra.com/dash",
-    404: "list the models with models() or --models, and choose one with model= or -m",
+    404: "check the base URL's path, and the model (-m) against the list of models() or --models",
     405: "this model can't do that: choose another with model= or -m",
     429: "send fewer requests at once, or raise max_retries= or --retries",
 }
@@ -1547,7 +1547,7 @@ def _answer(client: Client, args: Any, messages: List[Any]) -> Tuple[int, Messag
             answer = ChatCompletion(choices=(Choice(message=said),))
         screen.end_line()
     if args.usage:
-        _note(_describe_usage(answer.usage or Usage(), time.monotonic() - started))
+        _note(_describe_usage(answer.usage) + f", {time.monotonic() - started:.1f} s")
     if failure is None:
         return 0, answer.message
     is_partial = screen.shown and not args.json
@@ -1586,12 +1586,13 @@ def _find_fault(answer: ChatCompletion) -> Optional[DeepInfraError]:
     return DeepInfraError(what, hint=hint, _exit_code=code)
 
 
-def _describe_usage(usage: Usage, seconds: float) -> str:
-    counts = (usage.prompt_tokens, usage.completion_tokens, usage.total_tokens)
-    tokens = "{} + {} = {} tokens".format(*("?" if count is None else count for count in counts))
+def _describe_usage(usage: Optional[Usage]) -> str:
+    if usage is None:
+        return "no usage reported"
+    text = f"{usage.prompt_tokens} + {usage.completion_tokens} = {usage.total_tokens} tokens"
     if usage.estimated_cost is not None:
-        tokens += f", ${usage.estimated_cost:.10f}".rstrip("0").rstrip(".")
-    return f"{tokens}, {seconds:.1f} s"
+        text += f", ${usage.estimated_cost:.10f}".rstrip("0").rstrip(".")
+    return text
 
 
 class _Screen:
