@@ -732,8 +732,9 @@ class _Exchange:
 def _explain(error: Exception, request: Any, limits: _Limits,
              cut: Type[APIConnectionError] = APIConnectionError) -> DeepInfraError:
     """Return our error for one of urllib's: which layer failed, where, why, and what to do."""
+    is_connecting = limits.is_connecting or isinstance(error, urllib.error.URLError)
     while isinstance(error, urllib.error.URLError) and isinstance(error.reason, Exception):
-        error, limits.is_connecting = error.reason, not limits.is_answered
+        error = error.reason  # which urllib's own handlers wrap while they connect and send
     target = urllib.parse.urlsplit(request.full_url).netloc
     place = target if request.host == target else f"the proxy {request.host}"
     reason, retry = getattr(error, "strerror", None) or str(error), not limits.is_answered
@@ -749,7 +750,7 @@ def _explain(error: Exception, request: Any, limits: _Limits,
     elif isinstance(error, socket.gaierror):
         what = f"DNS can't resolve {place}: {reason}"
         hint = "check the host in the base URL and the proxy's address, and the network"
-    elif limits.is_connecting:
+    elif is_connecting:
         what = f"TCP can't connect to {place}: {reason}"
         hint = "check that a server listens there, the base URL and the proxy's address"
     elif isinstance(error, (OSError, http.client.IncompleteRead)):
@@ -789,11 +790,8 @@ def _certificate_error(error: Any, place: str) -> APIConnectionError:
 
 def _mask_error(error: DeepInfraError, token: str) -> None:
     """Take the token out of an error and its causes, and only then cut what is long."""
-    try:
-        error.args = (_mask(str(error.args[0]), token)[:1000],)
-        vars(error).update(_mask(vars(error), token))
-    except RecursionError:  # a body that is nested as deep as JSON goes
-        vars(error)["body"] = None
+    error.args = (_mask(str(error.args[0]), token)[:1000],)
+    _mask(vars(error), token)
     if isinstance(error, APIResponseError):
         error.body = error.body[:200]
     cause: Optional[BaseException] = error.__cause__ or error.__context__
@@ -805,13 +803,20 @@ def _mask_error(error: DeepInfraError, token: str) -> None:
 
 
 def _mask(value: Any, token: str) -> Any:
-    """Return a string, or the strings in decoded JSON, without the token."""
-    if isinstance(value, str) and len(token) > 3:
-        for spelling in (token, json.dumps(token)[1:-1], token.replace("/", "\\/")):
-            value = value.replace(spelling, "***")
-    if isinstance(value, dict):
-        return {_mask(key, token): _mask(item, token) for key, item in value.items()}
-    return [_mask(item, token) for item in value] if isinstance(value, list) else value
+    """Return a string, or decoded JSON (changed in place, of any depth), without the token."""
+    root = [value]
+    boxes: List[Any] = [root] if len(token) > 3 else []
+    while boxes:
+        box = boxes.pop()
+        for key, item in list(box.items() if isinstance(box, dict) else enumerate(box)):
+            if isinstance(item, (dict, list)):
+                boxes.append(item)
+            elif isinstance(item, str):
+                for spelling in (token, json.dumps(token)[1:-1], token.replace("/", "\\/")):
+                    box[key] = box[key].replace(spelling, "***")
+            if isinstance(key, str) and token in key:
+                box[key.replace(token, "***")] = box.pop(key)
+    return root[0]
 
 
 class _ProxyHandler(urllib.request.ProxyHandler):
@@ -1256,10 +1261,10 @@ class _ChoiceParts:
     def add_call(self, call: ToolCall) -> None:
         """Add a piece of a tool call to the call of its index, else of its id, else to the last."""
         keys = [key for key in (call.index, call.id) if key is not None]
-        pieces = self.calls_by.get(keys[0]) if keys else self.calls[-1] if self.calls else None
-        if pieces is None:
-            pieces = []
-            self.calls.append(pieces)
+        known = [self.calls_by[key] for key in keys if key in self.calls_by]
+        if not (known or (self.calls and not keys)):
+            self.calls.append([])
+        pieces = known[0] if known else self.calls[-1]
         pieces.append(call)
         for key in keys:
             self.calls_by.setdefault(key, pieces)
