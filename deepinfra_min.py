@@ -961,8 +961,9 @@ class _Connection(http.client.HTTPConnection):
     def send(self, data: Any) -> None:
         if self.sock is None:
             self.connect()
-        self.sock.settimeout(self.limits.left())
-        super().send(data)
+        for start in range(0, len(data), 65536):  # since sendall() has one timeout for all of it
+            self.sock.settimeout(self.limits.left())
+            super().send(data[start : start + 65536])
 
     def response_class(  # type: ignore[override]
             self, sock: Any, *args: Any, **options: Any) -> _Response:
