@@ -736,7 +736,8 @@ def _explain(error: Exception, request: Any, limits: _Limits,
     while isinstance(error, urllib.error.URLError) and isinstance(error.reason, Exception):
         error = error.reason  # which urllib's own handlers wrap while they connect and send
     target = urllib.parse.urlsplit(request.full_url).netloc
-    place = target if request.host == target else f"the proxy {request.host}"
+    is_beyond = request._tunnel_host and not is_connecting  # the proxy, which is out of it then
+    place = target if is_beyond or request.host == target else f"the proxy {request.host}"
     reason, retry = getattr(error, "strerror", None) or str(error), not limits.is_answered
     if isinstance(error, socket.timeout) and error.errno is None:
         return _timeout_error(limits, place)
@@ -939,6 +940,7 @@ class KeepAliveHandler(urllib.request.HTTPHandler, HTTPSHandler):
 class _Connection(http.client.HTTPConnection):
     """http.client's connection, with TLS if it has a context, under the limits of its request."""
     limits: _Limits
+    _proxy_answer: Optional[_Response] = None
 
     def __init__(self, host: str, context: Optional[ssl.SSLContext]) -> None:
         self.default_port = 443 if context else 80
@@ -951,7 +953,12 @@ class _Connection(http.client.HTTPConnection):
         self.sock: Any = _dial(self.host, self.port, limits)
         tunnel: Any = vars(self)["_tunnel_host"]
         if tunnel:
-            self._tunnel()  # type: ignore[attr-defined]
+            try:
+                self._tunnel()  # type: ignore[attr-defined]
+            finally:  # before Python 3.11 it leaves the proxy's answer open, and so the socket
+                answer, self._proxy_answer = self._proxy_answer, None
+                if answer:
+                    answer.close()
         if self._context:
             self.sock.settimeout(limits.left())
             server = tunnel or self.host
@@ -967,7 +974,10 @@ class _Connection(http.client.HTTPConnection):
 
     def response_class(  # type: ignore[override]
             self, sock: Any, *args: Any, **options: Any) -> _Response:
-        return _Response(sock, self.limits, *args, **options)
+        response = _Response(sock, self.limits, *args, **options)
+        if self.limits.is_connecting:
+            self._proxy_answer = response
+        return response
 
 
 class _Response(http.client.HTTPResponse):
