@@ -1343,13 +1343,18 @@ def _make_parser() -> argparse.ArgumentParser:
         def error(self, message: str) -> NoReturn:
             raise _usage_error(message)
 
+        def _get_option_tuples(self, option_string: str) -> Any:
+            # allow_abbrev=False takes joined short flags along, on Python 3.7
+            parent: Any = super()
+            return [] if option_string[:2] == "--" else parent._get_option_tuples(option_string)
+
         def exit(self, status: int = 0, message: Optional[str] = None) -> NoReturn:
             sys.stdout.flush()  # here, where main() sees what is wrong with it
             super().exit(status, message)
 
     parser = Parser(
         "deepinfra_min", description="Ask a model on DeepInfra and stream its answer to stdout.",
-        epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+        epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter)
     env, add = os.environ.get, parser.add_argument
     add("prompt", nargs="?", metavar="PROMPT", help="what to ask, one argument; - is stdin")
     add("-m", "--model", metavar="NAME", default=env("DEEPINFRA_MODEL") or DEFAULT_MODEL,
@@ -1366,12 +1371,19 @@ def _make_parser() -> argparse.ArgumentParser:
     add("--models", action="store_true", help="list the models, one a line")
     add("--key-file", metavar="FILE", default=env("DEEPINFRA_TOKEN_FILE"), help="token from a file")
     add("--base-url", metavar="URL", help=f"default: {DEFAULT_BASE_URL}")
-    add("--timeout", metavar="SECONDS", type=float, default=600.0, help="of silence; default: 600")
+    add("--timeout", metavar="SECONDS", type=_seconds, default=600.0,
+        help="of silence; default: 600")
     add("--retries", metavar="N", type=int, default=2, help="default: 2")
     add("-n", "--no-stdin", action="store_true", help="do not read stdin")
     add("-v", "--verbose", action="store_true", help="show requests, retries and tracebacks")
     add("-V", "--version", action="version", version=f"deepinfra_min {__version__}")
     return parser
+
+
+def _seconds(text: str) -> float:
+    if not 0 < float(text) < _NEVER:
+        raise ValueError
+    return float(text)
 
 
 def main(argv: Optional[List[str]] = None) -> int:
@@ -1426,7 +1438,7 @@ def _parse_arguments(argv: Optional[List[str]]) -> Any:
         _note(parser.format_usage(), end="")
         raise _usage_error("nothing to send", "give a prompt, or pipe one in; see --help")
     if args.system is not None:
-        args.history.insert(0, {"role": "system", "content": args.system})
+        args.history.insert(0, {"role": "system", "content": _repair(args.system)})
     return args
 
 
@@ -1460,9 +1472,18 @@ def _read_messages(args: Any) -> List[Any]:
         are_objects = isinstance(messages, list) and {type(item) for item in messages} == {dict}
         if not are_objects:
             raise _usage_error(f"--messages {args.messages} holds no JSON array of messages")
-    prompt = "" if args.prompt in (None, "-") else args.prompt
+    prompt = "" if args.prompt in (None, "-") else _repair(args.prompt)
     turn = "\n\n".join(part for part in (prompt, text) if part.strip())
     return messages + ([{"role": "user", "content": turn}] if turn else [])
+
+
+def _repair(text: str) -> str:
+    """Return an argument as UTF-8 has it, where the locale could not decode it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        text = os.fsencode(text).decode("utf-8", "replace")
+    return text
 
 
 def _read_stdin() -> str:
@@ -1476,6 +1497,8 @@ def _read_stdin() -> str:
     timer.start()
     try:
         data = sys.stdin.buffer.read()
+    except OSError as error:
+        raise _usage_error(f"can't read stdin: {error.strerror}") from None
     finally:
         timer.cancel()
     try:
@@ -1515,7 +1538,7 @@ def _converse(client: Client, args: Any) -> int:
     """Hold a conversation until stdin ends; return the code of its last turn."""
     code, history = 0, args.history
     while True:
-        if not history or history[-1]["role"] != "user":
+        if not history or history[-1].get("role") != "user":
             try:
                 turn = _read_turn()
             except KeyboardInterrupt:
@@ -1562,12 +1585,13 @@ def _answer(client: Client, args: Any, messages: List[Any]) -> Tuple[int, Messag
             said = Message("assistant", "".join(screen.shown))
             answer = ChatCompletion(choices=(Choice(message=said),))
         screen.end_line()
-    if args.usage:
+    if args.usage and (answer.usage or not failure):
         _note(_describe_usage(answer.usage) + f", {time.monotonic() - started:.1f} s")
     if failure is None:
         return 0, answer.message
-    is_partial = screen.shown and not args.json
-    return _report(failure, 7 if is_partial else _exit_code(failure), args.verbose), answer.message
+    code = 7 if screen.shown and not args.json else _exit_code(failure)
+    code = vars(failure).get("_exit_code", code)
+    return _report(failure, code, args.verbose), answer.message
 
 
 def _ask(client: Client, args: Any, messages: List[Any], screen: _Screen) -> ChatCompletion:
@@ -1593,13 +1617,16 @@ def _ask(client: Client, args: Any, messages: List[Any], screen: _Screen) -> Cha
 
 def _find_fault(answer: ChatCompletion) -> Optional[DeepInfraError]:
     """Return what keeps a whole answer from being a good one."""
-    reason = answer.choices[0].finish_reason if answer.choices else "no choice"
+    if not answer.choices:
+        return DeepInfraError("the answer holds no choice", hint="ask again", _exit_code=1)
+    reason = answer.choices[0].finish_reason
     if reason in ("stop", "tool_calls", None):
         return None
-    hint = "for a longer answer: -o max_tokens=..." if reason == "length" else "see it with --json"
-    code = 7 if reason in ("length", "content_filter") else 1
+    if reason not in ("length", "content_filter"):
+        return DeepInfraError(f"the answer ended with {reason!r}", _exit_code=1)
+    hint = "for a longer answer: -o max_tokens=..." if reason == "length" else "ask differently"
     what = f"the answer is partial: it ended with {reason!r}"
-    return DeepInfraError(what, hint=hint, _exit_code=code)
+    return DeepInfraError(what, hint=hint, _exit_code=7)
 
 
 def _describe_usage(usage: Optional[Usage]) -> str:
@@ -1713,7 +1740,7 @@ def _exit_code(error: DeepInfraError) -> int:
     if isinstance(error, APIError):
         codes = {401: 3, 402: 3, 403: 3, 429: 5}
         return codes.get(error.status or 0, {3: 4, 4: 4, 5: 6}.get((error.status or 0) // 100, 1))
-    return int(vars(error).get("_exit_code", 6))
+    return 6
 
 
 def _die_of_interrupt() -> int:
