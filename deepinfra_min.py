@@ -884,17 +884,18 @@ class KeepAliveHandler(urllib.request.HTTPHandler, HTTPSHandler):
 
     def _take_idle(self, key: Any) -> Optional[_Connection]:
         """Return a kept connection on which nothing has arrived, neither bytes nor the end."""
-        idle = self._idle.get(key)
-        while idle:
-            try:
+        idle = self._idle.get(key, [])
+        with contextlib.suppress(IndexError):  # none is left
+            while True:
                 connection = idle.pop()  # no lock: a list's pop and append are atomic
-                connection.sock.settimeout(0)
-                socket.socket.recv(connection.sock, 1, socket.MSG_PEEK)  # TLS itself can't peek
-            except BlockingIOError:
-                return connection
-            except (OSError, IndexError):
-                pass
-            connection.close()
+                try:
+                    connection.sock.settimeout(0)
+                    socket.socket.recv(connection.sock, 1, socket.MSG_PEEK)  # TLS itself can't peek
+                except BlockingIOError:
+                    return connection
+                except OSError:
+                    pass  # it was reset
+                connection.close()
         return None
 
     def _tls_context(self) -> ssl.SSLContext:
@@ -940,12 +941,12 @@ class KeepAliveHandler(urllib.request.HTTPHandler, HTTPSHandler):
 class _Connection(http.client.HTTPConnection):
     """http.client's connection, with TLS if it has a context, under the limits of its request."""
     limits: _Limits
-    _proxy_answer: Optional[_Response] = None
 
     def __init__(self, host: str, context: Optional[ssl.SSLContext]) -> None:
         self.default_port = 443 if context else 80
         super().__init__(host)
         self._context = context
+        self._proxy_answers: List[_Response] = []
 
     def connect(self) -> None:
         limits: Any = self.limits
@@ -956,9 +957,8 @@ class _Connection(http.client.HTTPConnection):
             try:
                 self._tunnel()  # type: ignore[attr-defined]
             finally:  # before Python 3.11 it leaves the proxy's answer open, and so the socket
-                answer, self._proxy_answer = self._proxy_answer, None
-                if answer:
-                    answer.close()
+                while self._proxy_answers:
+                    self._proxy_answers.pop().close()
         if self._context:
             self.sock.settimeout(limits.left())
             server = tunnel or self.host
@@ -976,7 +976,7 @@ class _Connection(http.client.HTTPConnection):
             self, sock: Any, *args: Any, **options: Any) -> _Response:
         response = _Response(sock, self.limits, *args, **options)
         if self.limits.is_connecting:
-            self._proxy_answer = response
+            self._proxy_answers.append(response)
         return response
 
 
@@ -1023,22 +1023,21 @@ class _LimitedReader(io.RawIOBase):
 def _dial(host: str, port: int, limits: _Limits) -> socket.socket:
     """Connect as `socket.create_connection` does, the time that is left shared by the addresses."""
     addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    for n, (family, kind, protocol, _, address) in enumerate(addresses, 1):
+    for n, (family, kind, protocol, _, address) in enumerate(addresses):
         sock = socket.socket(family, kind, protocol)
         try:
             left = limits.left()
-            sock.settimeout(left and left / (len(addresses) - n + 1))
+            sock.settimeout(left and left / (len(addresses) - n))
             sock.connect(address)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             idle = getattr(socket, "TCP_KEEPIDLE", getattr(socket, "TCP_KEEPALIVE", 0x10))
             sock.setsockopt(socket.IPPROTO_TCP, idle, 60)  # 0x10: macOS, unnamed before Python 3.10
             return sock
-        except OSError:
+        except OSError as error:
             sock.close()
-            if n == len(addresses):
-                raise
-    raise OSError("the name has no address")
+            failure = error
+    raise failure
 
 
 # ---- Wire to answer ------------------------------------------------------------------------------
@@ -1749,8 +1748,8 @@ def _die_of_interrupt() -> int:
         import signal
 
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-        os.kill(os.getpid(), signal.SIGINT)
-    return 130
+        os.kill(os.getpid(), signal.SIGINT)  # pragma: no cover  (nobody is left to tell of it)
+    return 130  # pragma: no cover  (Windows)
 
 
 def _abandon_stdout() -> None:

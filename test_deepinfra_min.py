@@ -180,7 +180,7 @@ def read_request(reader: Any, number: int = 0) -> Optional[Request]:
 
 def answer(body: Any, status: int = 200, *, type: str = JSON_TYPE, headers: Tuple[str, ...] = (),
            chunks: Optional[int] = None) -> bytes:
-    """Return an HTTP answer; a body that is no bytes is JSON. `chunks`: chunked, by so many bytes."""
+    """Return an HTTP answer; a body that is no bytes is JSON; `chunks` are so many bytes each."""
     text: bytes = body if isinstance(body, bytes) else json.dumps(body).encode()
     head = [f"HTTP/1.1 {status} Whatever", f"Content-Type: {type}", *headers]
     if chunks is None:
@@ -263,8 +263,8 @@ SEED_LAMB_REQUEST: Dict[str, Any] = {
          "content": "Can you name at least two different techniques to cook lamb?"},
         {"role": "assistant",
          "content": "Bonjour! Let me tell you, my friend, cooking lamb is an art form, and I'm "
-                    "more than happy to share with you not two, but three of my favorite techniques to "
-                    "coax out the rich, unctuous flavors and tender textures of this majestic "
+                    "more than happy to share with you not two, but three of my favorite "
+                    "techniques to coax out the rich, unctuous flavors and tender textures of this majestic "
                     'protein. First, we have the classic "Sous Vide" method. Next, we have the '
                     'ancient art of "Sous le Sable". And finally, we have the more modern '
                     'technique of "Hot Smoking."'},
@@ -4262,6 +4262,143 @@ def test_command_writes_no_file(results: Dict[Case, Future[Result]], folder: Pat
     found = {path.relative_to(folder).as_posix() for path in folder.rglob("*")
              if path.is_file() and "__pycache__" not in path.parts}
     assert found == {*FILES, "module.zip", "app.pyz"}
+
+
+# ---- Odd corners ---------------------------------------------------------------------------------
+
+
+class Raising:
+    """A stream whose every use raises an error."""
+
+    encoding = "utf-8"
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+        self.buffer = self
+
+    def isatty(self) -> bool:
+        return False
+
+    def read(self, *args: str) -> None:
+        raise self.error
+
+    write = flush = read
+
+
+def run_main(server: Server, *words: str) -> int:
+    return deepinfra_min.main(["--base-url", server.url, "--retries", "0", *words])
+
+
+USED = {**completion(), "usage": {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}}
+
+
+@pytest.mark.parametrize("words, reply, code, out, err", [
+    pytest.param(["--timeout", "nan", "Hi"], b"", 2, "", "--timeout", id="no number of seconds"),
+    pytest.param(["--timeout=-1", "Hi"], b"", 2, "", "--timeout", id="less than no time"),
+    pytest.param(["-i", "-"], b"", 2, "", "stdin", id="stdin for two ends"),
+    pytest.param(["-o", "seed", "Hi"], b"", 2, "", "-o seed", id="option without value"),
+    pytest.param(["-o", "stream=true", "Hi"], b"", 2, "", "-o stream", id="option with a flag"),
+    pytest.param(["--no-stream", "Hi"], answer({**completion(), "choices": []}), 1, "", "no choice",
+                 id="no choice"),
+    pytest.param(["Hi"], sse_answer(delta("Hi", "eos")), 1, "Hi\n", "'eos'", id="unknown reason"),
+    pytest.param(["-u", "Hi"], sse_answer(delta("Hi", "stop")), 0, "Hi\n", "^no usage reported, 0",
+                 id="no usage"),
+    pytest.param(["-u", "--no-stream", "Hi"], answer(USED), 0, "Hi\n",
+                 r"^1 \+ 2 = 3 tokens, \d+\.\d s$", id="no cost"),
+    pytest.param(["-u", "Hi"], answer({}, 400), 4, "", "^deepinfra_min: error: .*\n  hint: .*\n$",
+                 id="no usage of a refusal"),
+    pytest.param(["Hi"], sse_answer(delta("Hi"), {**delta(), "choices": [
+        {"index": 1, "delta": {"content": "Ho"}, "finish_reason": "stop"}]}, delta(None, "stop")),
+        0, "Hi\n", "^$", id="second choice")])
+def test_main_prints_and_returns(words: List[str], reply: bytes, code: int, out: str, err: str,
+                                 capsys: pytest.CaptureFixture[str]) -> None:
+    with Server(reply) as server:
+        found = run_main(server, *([] if "-" in words else ["-n"]), *words)
+    captured = capsys.readouterr()
+    assert (found, captured.out) == (code, out)
+    assert re.search(err, captured.err)
+
+
+def test_argument_that_the_locale_could_not_decode_is_sent_as_utf8() -> None:
+    with Server(answer(completion())) as server:
+        assert run_main(server, "-n", "--no-stream", "-s", "\udcff", "Gr\udcc3\udcbc\udcff") == 0
+    contents = [message["content"] for message in server.requests[0].json["messages"]]
+    assert contents == ["\ufffd", "Gr\xfc\ufffd"]
+
+
+def test_conversation_drops_a_turn_without_an_answer(tmp_path: Path,
+                                                     monkeypatch: pytest.MonkeyPatch) -> None:
+    history = tmp_path / "history.json"
+    history.write_text(json.dumps([{"content": "no role"}, {"role": "user", "content": "One"}]))
+    monkeypatch.setattr(sys, "stdin", io.StringIO("\nTwo\nThree\n"))
+    with Server(sse_answer(delta("1", "stop")), answer({}, 400),
+                sse_answer(delta("3", "stop"))) as server:
+        assert run_main(server, "-i", "--messages", str(history)) == 0
+    contents = [message["content"] for message in server.requests[2].json["messages"]]
+    assert contents == ["no role", "One", "1", "Three"]
+
+
+@pytest.mark.parametrize("error, code, err", [
+    (ZeroDivisionError("odd"), 1, "ZeroDivisionError: odd"), (KeyboardInterrupt(), 130, "^$"),
+    (OSError(28, "No space left"), 1, "stdout can't be written: No space left"),
+    (BrokenPipeError(), 141, "^$")], ids=lambda value: type(value).__name__)
+def test_main_survives_its_stdout(error: BaseException, code: int, err: str,
+                                  capsys: pytest.CaptureFixture[str],
+                                  monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", Raising(error))
+    monkeypatch.setattr(os, "kill", lambda *args: None)
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        with Server(answer(completion())) as server:
+            assert run_main(server, "-n", "--no-stream", "Hi") == code
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    assert re.search(err, capsys.readouterr().err)
+
+
+def test_stdin_that_can_not_be_read_is_an_error(capsys: pytest.CaptureFixture[str],
+                                                monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", Raising(OSError(5, "Input/output error")))
+    with Server(b"") as server:
+        assert run_main(server, "Hi") == 2
+    assert "can't read stdin: Input/output error" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("message", [{"role": "user"}, deepinfra_min.Message("user")])
+def test_one_message_alone_is_refused(message: Any) -> None:
+    with pytest.raises(TypeError, match="a list"):
+        Client("", base_url="http://127.0.0.1:1").chat(message)
+
+
+def test_port_that_speaks_no_tls_is_named() -> None:
+    with contextlib.closing(socket.socket()) as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(1)
+
+        def greet() -> None:
+            with listener.accept()[0] as sock:
+                sock.sendall(b"220 mail.example ESMTP\r\n")
+                sock.recv(9999)
+
+        threading.Thread(target=greet, daemon=True).start()
+        url = f"https://127.0.0.1:{listener.getsockname()[1]}"
+        with pytest.raises(deepinfra_min.APIConnectionError, match=f"^TLS with {url[8:]} failed: "):
+            Client(TOKEN, base_url=url, max_retries=0).chat("Hi")
+
+
+def test_idle_connection_that_was_reset_is_noticed() -> None:
+    def answer_and_reset(sock: socket.socket, request: Request) -> bool:
+        sock.sendall(answer(completion()))
+        time.sleep(0.05)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        sock.close()
+        return False
+
+    with Server(answer_and_reset, answer(completion())) as server, server.client() as client:
+        assert client.chat("Hi").text == "Hi"
+        assert server.wait_closed()
+        assert client.chat("Hi").text == "Hi"
+    assert [request.connection for request in server.requests] == [0, 1]
 
 
 # ---- The project: surface, package, README -------------------------------------------------------
