@@ -262,12 +262,12 @@ SEED_LAMB_REQUEST: Dict[str, Any] = {
         {"role": "user",
          "content": "Can you name at least two different techniques to cook lamb?"},
         {"role": "assistant",
-         "content": "Bonjour! Let me tell you, my friend, cooking lamb is an art form, and I'm "
-                    "more than happy to share with you not two, but three of my favorite "
-                    "techniques to coax out the rich, unctuous flavors and tender textures of this majestic "
-                    'protein. First, we have the classic "Sous Vide" method. Next, we have the '
-                    'ancient art of "Sous le Sable". And finally, we have the more modern '
-                    'technique of "Hot Smoking."'},
+         "content": "Bonjour! Let me tell you, my friend, cooking lamb is an art form, and "
+                    "I'm more than happy to share with you not two, but three of my "
+                    "favorite techniques to coax out the rich, unctuous flavors and tender "
+                    'textures of this majestic protein. First, we have the classic "Sous '
+                    'Vide" method. Next, we have the ancient art of "Sous le Sable". And '
+                    'finally, we have the more modern technique of "Hot Smoking."'},
         {"role": "user", "content": "Tell me more about the second method."},
     ]}
 
