@@ -1032,7 +1032,8 @@ def _dial(host: str, port: int, limits: _Limits) -> socket.socket:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             idle = getattr(socket, "TCP_KEEPIDLE", getattr(socket, "TCP_KEEPALIVE", 0x10))
-            sock.setsockopt(socket.IPPROTO_TCP, idle, 60)  # 0x10: macOS, unnamed before Python 3.10
+            with contextlib.suppress(OSError):  # 0x10: macOS, unnamed before Python 3.10
+                sock.setsockopt(socket.IPPROTO_TCP, idle, 60)
             return sock
         except OSError as error:
             sock.close()
@@ -1354,6 +1355,11 @@ def _make_parser() -> argparse.ArgumentParser:
     parser = Parser(
         "deepinfra_min", description="Ask a model on DeepInfra and stream its answer to stdout.",
         epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter)
+    _add_arguments(parser)
+    return parser
+
+
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
     env, add = os.environ.get, parser.add_argument
     add("prompt", nargs="?", metavar="PROMPT", help="what to ask, one argument; - is stdin")
     add("-m", "--model", metavar="NAME", default=env("DEEPINFRA_MODEL") or DEFAULT_MODEL,
@@ -1376,7 +1382,6 @@ def _make_parser() -> argparse.ArgumentParser:
     add("-n", "--no-stdin", action="store_true", help="do not read stdin")
     add("-v", "--verbose", action="store_true", help="show requests, retries and tracebacks")
     add("-V", "--version", action="version", version=f"deepinfra_min {__version__}")
-    return parser
 
 
 def _seconds(text: str) -> float:
