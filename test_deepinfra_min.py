@@ -3996,6 +3996,7 @@ def test_conversation_in_a_terminal(folder: Path) -> None:
         terminal.read(r"Second[^\n]*\n[^\n]*\S")  # something that asks for the next turn
         terminal.type("Three\n")
         terminal.read(r"Third[^\n]*\n[^\n]*\S")
+        time.sleep(0.2)  # readline has shown its prompt, and is about to wait for keys and signals
         terminal.type("\x03")  # nothing to end
         terminal.read(r"Third[^\n]*\n[^\n]*\n[^\n]*\S")
         terminal.type("\x04")
