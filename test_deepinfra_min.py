@@ -4404,6 +4404,15 @@ def test_idle_connection_that_was_reset_is_noticed() -> None:
     assert [request.connection for request in server.requests] == [0, 1]
 
 
+@pytest.mark.parametrize("limit", ["timeout", "connect_timeout", "deadline"])
+def test_no_time_at_all_is_up_at_once(limit: str) -> None:
+    with Server(answer(completion())) as server:
+        with server.client(**{limit: 0, "max_retries": 0}) as client:
+            with pytest.raises(deepinfra_min.APITimeoutError, match=f"{limit}.* 0 s"):
+                client.chat("Hi")
+    assert server.requests == []
+
+
 # ---- The project: surface, package, README -------------------------------------------------------
 
 HERE = Path(__file__).resolve().parent
