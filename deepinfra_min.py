@@ -1406,8 +1406,8 @@ def main(argv: Optional[List[str]] = None) -> int:
         failure, code = error, _exit_code(error)
     except OSError as error:
         _abandon_stdout()
-        failure = DeepInfraError(f"stdout can't be written: {error.strerror}", hint="see df")
-        code = 1
+        failure, code = DeepInfraError(f"stdout can't be written: {error.strerror}"), 1
+        failure.hint = "see that it is open and that its disk has room"
     except Exception as error:
         failure, code = DeepInfraError(f"{type(error).__name__}: {error}", hint="see it with -v"), 1
         failure.__traceback__ = error.__traceback__
