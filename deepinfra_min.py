@@ -14,14 +14,12 @@ The token comes from DEEPINFRA_TOKEN. To vendor this file, copy it, under any na
 copy it again. Read to the end of `Client` to use it; what follows is the way of a request, the way
 of its answer, and the command line.
 """
-
 from __future__ import annotations
 
 import contextlib
 import email.utils
 import functools
 import http.client
-import io
 import json
 import os
 import random
@@ -32,38 +30,19 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Mapping as MappingABC
 from dataclasses import dataclass, field, fields, is_dataclass
 
 try:
     import ssl
 except ImportError:  # a Python built without it can still reach a local server
     ssl = None  # type: ignore[assignment]
-
 TYPE_CHECKING = False  # typing's own would cost its import
 if TYPE_CHECKING:
     import argparse
-    from typing import (
-        Any,
-        Callable,
-        Dict,
-        Generator,
-        Iterable,
-        Iterator,
-        List,
-        Mapping,
-        NoReturn,
-        Optional,
-        Sequence,
-        Tuple,
-        Type,
-        TypeVar,
-        Union,
-    )
+    from typing import Any, Callable, Generator, Iterable, Iterator, Mapping, NoReturn, TypeVar
     from urllib.request import HTTPSHandler
 
-    Messages = Union[str, Sequence[Union[Mapping[str, Any], "Message"]]]
-    Seconds = Optional[float]
+    Messages = str | Iterable[Mapping[str, Any] | "Message"]
     T = TypeVar("T")
 else:
     HTTPSHandler = getattr(urllib.request, "HTTPSHandler", object)
@@ -79,7 +58,6 @@ __version__ = "1.0.0"
 
 DEFAULT_BASE_URL = "https://api.deepinfra.com/v1/openai"
 DEFAULT_MODEL = "deepseek-ai/DeepSeek-R1"
-
 _MAX_BYTES = 64 * 1024 * 1024  # of a body, or of an event
 _NEVER = float("inf")
 _TOKEN_VARIABLES = ("DEEPINFRA_TOKEN", "DEEPINFRA_API_KEY", "DEEPINFRA_API_TOKEN")
@@ -87,7 +65,7 @@ _TOKEN_HINT = "set DEEPINFRA_TOKEN to a token from https://deepinfra.com/dash/ap
 _NOT_THE_API = "a proxy or captive portal answered, or the base URL is not an API's"
 _WIRE_ERRORS = (OSError, http.client.HTTPException, ValueError, OverflowError)
 _URL_SAFE = "/?&=%:;,+@!$'()*~"
-_LOOPBACK = re.compile(r"localhost|127(\.\d{1,3}){3}|::1")
+_LOOPBACK = r"localhost|127(\.\d{1,3}){3}|::1"
 _DECODER = json.JSONDecoder()
 _TEXT, _NONE = {str, type(None)}, (None,) * 4
 
@@ -100,8 +78,9 @@ class DeepInfraError(Exception):
 
     `hint` says what to do; `partial` is the answer so far, where `collect` raised the error.
     """
-    hint: str = ""
-    partial: Optional[ChatCompletion] = None
+    hint = ""
+    partial: ChatCompletion | None = None
+    _is_retryable = False
 
     def __init__(self, summary: str = "", **attributes: Any) -> None:
         super().__init__(summary)
@@ -113,12 +92,11 @@ class DeepInfraError(Exception):
 
 class ConfigurationError(DeepInfraError, ValueError):
     """A setting, named by `setting`, is missing or malformed. Nothing was sent."""
-    setting: str = ""
+    setting = ""
 
 
 class APIConnectionError(DeepInfraError):
     """No complete answer arrived: DNS, TCP, TLS, a proxy, a cut connection. See `__cause__`."""
-    _is_retryable = False
 
 
 class APITimeoutError(APIConnectionError, TimeoutError):
@@ -131,7 +109,7 @@ class StreamInterruptedError(APIConnectionError):
 
 class APIResponseError(DeepInfraError):
     """The answer is not what the API promises. `body` holds its first 200 characters."""
-    body: str = ""
+    body = ""
 
     def __str__(self) -> str:
         return super().__str__() + (f"; it begins {self.body!r}" if self.body else "")
@@ -143,15 +121,15 @@ class APIError(DeepInfraError):
     `status` is the HTTP status, or the numeric code of an error inside a 200, else None; `headers`
     has names in lower case; `retry_after` is the seconds that the server asks to wait.
     """
-    status: Optional[int] = None
-    message: str = ""
+    status: int | None = None
+    message = ""
     code: Any = None
     param: Any = None
     type: Any = None
     body: Any = None
     headers: Mapping[str, str] = {}
-    request_id: Optional[str] = None
-    retry_after: Optional[float] = None
+    request_id: str | None = None
+    retry_after: float | None = None
 
 
 class AuthenticationError(APIError):
@@ -177,22 +155,22 @@ _HINTS = {
 }
 
 
-def _api_error(payload: Any, status: Optional[int], headers: Mapping[str, str]) -> APIError:
+def _api_error(payload: Any, status: int, headers: Mapping[str, str]) -> APIError:
     """Return the error for an error payload, be it from an error's body, a 200 or a stream."""
     headers = {name.lower(): str(value) for name, value in headers.items()}
-    number = status or 0
     kinds = {401: AuthenticationError, 403: AuthenticationError, 429: RateLimitError}
-    kind = kinds.get(number, ServerError if number >= 500 else APIError)
-    message = _human_message(payload) or http.client.responses.get(number, "no message")
-    if 300 <= number < 400:
+    message = _human_message(payload) or http.client.responses.get(status, "no message")
+    if 300 <= status < 400:
         message += f", to {headers.get('location')}"
     error = payload.get("error") if isinstance(payload, dict) else None
     error = error if isinstance(error, dict) else {}
-    return kind(
+    return kinds.get(status, ServerError if status >= 500 else APIError)(
         f"HTTP {status}: {message}" if status else f"the API answered with an error: {message}",
-        hint=_HINTS.get(number, _HINTS.get(number // 100, "")), status=status, message=message,
-        body=payload, code=error.get("code"), param=error.get("param"), type=error.get("type"),
-        headers=headers, request_id=headers.get("x-request-id"), retry_after=_retry_after(headers))
+        hint=_HINTS.get(status, _HINTS.get(status // 100, "")), status=status or None,
+        message=message, code=error.get("code"), param=error.get("param"), type=error.get("type"),
+        body=payload, headers=headers, request_id=headers.get("x-request-id"),
+        retry_after=_retry_after(headers),
+        _is_retryable=status in (408, 409, 429) or status >= 500)
 
 
 def _human_message(payload: Any) -> str:
@@ -208,7 +186,7 @@ def _human_message(payload: Any) -> str:
     return "an HTML page, from a proxy or gateway" if text.startswith("<") else text
 
 
-def _retry_after(headers: Mapping[str, str]) -> Optional[float]:
+def _retry_after(headers: Mapping[str, str]) -> float | None:
     """Return the seconds that a server asks to wait, by RFC 9110, 10.2.3, or in milliseconds."""
     for name, unit in (("retry-after-ms", 1000), ("retry-after", 1)):
         if re.fullmatch(r"\d+(\.\d*)?", headers.get(name, "")):
@@ -224,86 +202,97 @@ def _retry_after(headers: Mapping[str, str]) -> Optional[float]:
 
 
 class _Parsed:
-    """The base of what is parsed from a mapping, which `raw` keeps."""
+    """What is parsed from a mapping, which `raw` keeps, out of repr and comparison.
+
+    Both are written here once: @dataclass would compile them for each class, at every import.
+    """
     raw: Mapping[str, Any] = {}
+
+    def __repr__(self: Any) -> str:
+        shown = ", ".join(f"{item.name}={getattr(self, item.name)!r}" for item in fields(self))
+        return f"{type(self).__name__}({shown})"
+
+    def __eq__(self: Any, other: Any) -> bool:
+        return type(self) is type(other) and all(
+            getattr(self, item.name) == getattr(other, item.name)
+            for item in fields(self) if item.compare)
 
 
 def _of(kind: Any, default: Any = None, **options: Any) -> Any:
     """Declare a field of a checked kind: str, int, dict, a class of these, or a list of one."""
-    if "default_factory" not in options:
-        options["default"] = default
+    options = options if "default_factory" in options else {"default": default, **options}
     return field(metadata={"kind": kind}, **options)
 
 
-@dataclass
+@dataclass(repr=False, eq=False)
 class Function(_Parsed):
     """What a tool call calls. `arguments` is the string as it came, valid JSON or not."""
-    name: Optional[str] = _of(str)
+    name: str | None = _of(str)
     arguments: str = _of(str, "")
 
 
-@dataclass
+@dataclass(repr=False, eq=False)
 class ToolCall(_Parsed):
     """A call that the model asks for. `index` is its place in a streamed answer."""
-    id: Optional[str] = _of(str)
+    id: str | None = _of(str)
     type: str = "function"
     function: Function = _of(Function, default_factory=Function)
-    index: Optional[int] = _of(int, compare=False)
+    index: int | None = _of(int, compare=False)
 
 
-@dataclass
+@dataclass(repr=False, eq=False)
 class Message(_Parsed):
     """A message of a conversation or, in a stream, what a chunk adds to one.
 
     `content` is a string; None beside tool calls; in a request also a list of parts.
     """
-    role: Optional[str] = None
+    role: str | None = None
     content: Any = _of(str)
-    reasoning_content: Optional[str] = _of(str)
-    tool_calls: Tuple[ToolCall, ...] = _of([ToolCall], ())
-    name: Optional[str] = None
-    tool_call_id: Optional[str] = None
+    reasoning_content: str | None = _of(str)
+    tool_calls: tuple[ToolCall, ...] = _of([ToolCall], ())
+    name: str | None = None
+    tool_call_id: str | None = None
 
 
-@dataclass
+@dataclass(repr=False, eq=False)
 class Usage(_Parsed):
     """Tokens counted, and their cost in US dollars."""
-    prompt_tokens: Optional[int] = None
-    completion_tokens: Optional[int] = None
-    total_tokens: Optional[int] = None
-    estimated_cost: Optional[float] = None
-    prompt_tokens_details: Optional[Mapping[str, Any]] = _of(dict)
-    completion_tokens_details: Optional[Mapping[str, Any]] = _of(dict)
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    total_tokens: int | None = None
+    estimated_cost: float | None = None
+    prompt_tokens_details: Mapping[str, Any] | None = _of(dict)
+    completion_tokens_details: Mapping[str, Any] | None = _of(dict)
 
 
-@dataclass(frozen=True)
+@dataclass(repr=False, eq=False, frozen=True)
 class Choice(_Parsed):
     """One of the answers. `finish_reason` is `stop`, `length`, `tool_calls` or another word."""
     index: int = _of(int, 0)
     message: Message = _of(Message, default_factory=lambda: Message("assistant"))
-    finish_reason: Optional[str] = None
-    logprobs: Optional[Mapping[str, Any]] = _of(dict)
+    finish_reason: str | None = None
+    logprobs: Mapping[str, Any] | None = _of(dict)
 
 
-@dataclass
+@dataclass(repr=False, eq=False)
 class ChunkChoice(_Parsed):
     """One choice's part of a chunk. `finish_reason` is None until the last."""
     index: int = _of(int, 0)
     delta: Message = _of(Message, default_factory=Message)
-    finish_reason: Optional[str] = None
-    logprobs: Optional[Mapping[str, Any]] = _of(dict)
+    finish_reason: str | None = None
+    logprobs: Mapping[str, Any] | None = _of(dict)
 
 
-@dataclass(frozen=True)
+@dataclass(repr=False, eq=False, frozen=True)
 class ChatCompletion(_Parsed):
     """A whole answer. `created` is in seconds since 1970."""
     id: str = ""
     object: str = "chat.completion"
     created: int = 0
     model: str = ""
-    choices: Tuple[Choice, ...] = _of([Choice], ())
-    usage: Optional[Usage] = _of(Usage)
-    service_tier: Optional[str] = None
+    choices: tuple[Choice, ...] = _of([Choice], ())
+    usage: Usage | None = _of(Usage)
+    service_tier: str | None = None
 
     @property
     def message(self) -> Message:
@@ -316,16 +305,16 @@ class ChatCompletion(_Parsed):
         return self.message.content or ""
 
 
-@dataclass
+@dataclass(repr=False, eq=False)
 class ChatCompletionChunk(_Parsed):
     """One event of a streamed answer."""
     id: str = ""
     object: str = "chat.completion.chunk"
     created: int = 0
     model: str = ""
-    choices: Tuple[ChunkChoice, ...] = _of([ChunkChoice], ())
-    usage: Optional[Usage] = _of(Usage)
-    service_tier: Optional[str] = None
+    choices: tuple[ChunkChoice, ...] = _of([ChunkChoice], ())
+    usage: Usage | None = _of(Usage)
+    service_tier: str | None = None
 
     @property
     def text(self) -> str:
@@ -333,13 +322,13 @@ class ChatCompletionChunk(_Parsed):
         return (self.choices[0].delta.content or "") if self.choices else ""
 
 
-@dataclass
+@dataclass(repr=False, eq=False)
 class Model(_Parsed):
     """A model on offer, with what its `metadata` says. `pricing` is the API's own mapping."""
     id: str = ""
-    context_length: Optional[int] = None
-    max_tokens: Optional[int] = None
-    pricing: Optional[Mapping[str, Any]] = _of(dict)
+    context_length: int | None = None
+    max_tokens: int | None = None
+    pricing: Mapping[str, Any] | None = _of(dict)
 
 
 @dataclass
@@ -349,59 +338,48 @@ class ServerSentEvent:
     data: str = ""
 
 
-_KINDS: Dict[Any, Dict[str, Any]] = {
+_KINDS: dict[Any, dict[str, Any]] = {
     cls: {item.name: item.metadata.get("kind") for item in fields(cls)}
     for cls in (Function, ToolCall, Message, Usage, Choice, ChunkChoice, ChatCompletion,
-                ChatCompletionChunk, Model)
-}
+                ChatCompletionChunk, Model)}
 _SHAPES = {dict: "an object", list: "an array", str: "a string", int: "an integer"}
 
 
-def _parse(cls: Callable[[], T], raw: Any, place: str = "") -> T:
-    """Return a `cls` made from decoded JSON; missing, null and unknown fields are fine."""
-    _check(raw, dict, place or "the answer")
-    parsed, kinds = cls(), _KINDS[cls]
+def _parse(kind: Any, value: Any, place: str = "") -> Any:
+    """Return decoded JSON as its kind; missing, null and unknown fields are fine."""
+    shape: Any = list if isinstance(kind, list) else dict if kind in _KINDS else kind
+    if not isinstance(value, shape):
+        what = f"expected {_SHAPES[shape]}, got {type(value).__name__}"
+        raise APIResponseError(f"{place or 'the answer'}: {what}", hint=_NOT_THE_API)
+    if shape is list:
+        return tuple([_parse(kind[0], item, f"{place}[{i}]") for i, item in enumerate(value)])
+    if shape is kind:
+        return value
+    parsed = kind()
     values = vars(parsed)  # set here, for speed and for the frozen ones
-    values["raw"] = raw
-    for name, value in raw.items():
-        if value is not None and name in kinds:
-            kind = kinds[name]
-            values[name] = value if kind is None else _parse_field(kind, value, place, name)
+    values["raw"] = value
+    for name, its_kind in _KINDS[kind].items():
+        item = value.get(name)
+        if item is not None:
+            at = f"{place}.{name}" if place else name
+            values[name] = item if its_kind is None else _parse(its_kind, item, at)
     return parsed
 
 
-def _parse_field(kind: Any, value: Any, place: str, name: str) -> Any:
-    place = f"{place}.{name}" if place else name
-    if isinstance(kind, list):
-        _check(value, list, place)
-        return tuple([_parse(kind[0], item, f"{place}[{i}]") for i, item in enumerate(value)])
-    if kind in _KINDS:
-        return _parse(kind, value, place)
-    _check(value, kind, place)
-    return value
-
-
-def _check(value: Any, kind: Any, place: str) -> None:
-    if not isinstance(value, kind):
-        got = type(value).__name__
-        raise APIResponseError(f"{place}: expected {_SHAPES[kind]}, got {got}", hint=_NOT_THE_API)
-
-
 def _parse_completion(raw: Any) -> ChatCompletion:
-    answer = _parse(ChatCompletion, raw)
+    answer: ChatCompletion = _parse(ChatCompletion, raw)
     for choice in answer.choices:
         choice.message.role = choice.message.role or "assistant"
     return answer
 
 
-def _parse_models(raw: Any) -> List[Model]:
-    _check(raw, dict, "the answer")
-    models: Tuple[Model, ...] = _parse_field(
-        [Model], [] if raw.get("data") is None else raw["data"], "", "data")
+def _parse_models(raw: Any) -> list[Model]:
+    data = _parse(dict, raw).get("data")
+    models: list[Model] = list(_parse([Model], [] if data is None else data, "data"))
     for i, model in enumerate(models):
         metadata = _parse(Model, model.raw.get("metadata") or {}, f"data[{i}].metadata")
         vars(model).update(vars(metadata), id=model.id, raw=model.raw)
-    return list(models)
+    return models
 
 
 def _to_wire(value: Any) -> Any:
@@ -430,15 +408,14 @@ class Client:
     certificate. `opener`: in place of ours, with its proxies and redirects; build it with a
     KeepAliveHandler. Raises ConfigurationError.
     """
+    _own_opener: Any = None
 
-    _own_opener: Optional[urllib.request.OpenerDirector] = None
-
-    def __init__(self, api_key: Optional[str] = None, *, base_url: Optional[str] = None,
-                 timeout: Optional[float] = 600.0, connect_timeout: Optional[float] = 10.0,
-                 deadline: Optional[float] = None, max_retries: int = 2,
-                 headers: Optional[Mapping[str, str]] = None,
-                 ssl_context: Optional[ssl.SSLContext] = None,
-                 opener: Optional[urllib.request.OpenerDirector] = None) -> None:
+    def __init__(self, api_key: str | None = None, *, base_url: str | None = None,
+                 timeout: float | None = 600.0, connect_timeout: float | None = 10.0,
+                 deadline: float | None = None, max_retries: int = 2,
+                 headers: Mapping[str, str] | None = None,
+                 ssl_context: ssl.SSLContext | None = None,
+                 opener: urllib.request.OpenerDirector | None = None) -> None:
         base_url = base_url or os.environ.get("DEEPINFRA_BASE_URL") or DEFAULT_BASE_URL
         self.base_url = _clean_base_url(base_url)
         self.timeout, self.connect_timeout, self.deadline = timeout, connect_timeout, deadline
@@ -446,9 +423,9 @@ class Client:
         self._token, self._token_source = _find_token(api_key, self.base_url)
         self._headers = _clean_headers(headers or {}, self._token)
         self._ssl_context, self._opener = ssl_context, opener
-        self._make_opener()
+        self.__setstate__({})
 
-    def chat(self, messages: Messages, *, model: Optional[str] = None,
+    def chat(self, messages: Messages, *, model: str | None = None,
              **params: Any) -> ChatCompletion:
         """Send a conversation and return the whole answer.
 
@@ -460,7 +437,7 @@ class Client:
         payload = _chat_payload(messages, model, params)
         return self._call("POST", "/chat/completions", payload, _parse_completion)
 
-    def stream(self, messages: Messages, *, model: Optional[str] = None,
+    def stream(self, messages: Messages, *, model: str | None = None,
                **params: Any) -> Generator[ChatCompletionChunk, None, None]:
         """Send a conversation and return a generator of the answer's chunks, as they arrive.
 
@@ -472,7 +449,7 @@ class Client:
         next(chunks)  # sends the request, and enters the `with` that close() has to leave
         return chunks
 
-    def models(self) -> List[Model]:
+    def models(self) -> list[Model]:
         """Return the models on offer. Raises what `chat` raises."""
         return self._call("GET", "/models", None, _parse_models)
 
@@ -499,14 +476,11 @@ class Client:
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.base_url}, token: {self._token_source or 'none'}>"
 
-    def __getstate__(self) -> Dict[str, Any]:
+    def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name != "_own_opener"}
 
-    def __setstate__(self, state: Dict[str, Any]) -> None:
+    def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
-        self._make_opener()
-
-    def _make_opener(self) -> None:
         if self._opener is None:
             self._own_opener = urllib.request.build_opener(
                 KeepAliveHandler(self._ssl_context), _ProxyHandler(), _RedirectHandler())
@@ -515,14 +489,15 @@ class Client:
         """Return the parsed answer to a request: the way of everything but a stream."""
         with self._guard():
             with contextlib.closing(self._open(method, path, payload)) as exchange:
-                body = b"".join(_bounded(exchange.blocks()))
+                body = b"".join(exchange.blocks())
             return _read_json(body or b"null", parse, exchange.headers)
 
     def _stream(self, payload: Any) -> Generator[ChatCompletionChunk, None, None]:
         with self._guard():
             with contextlib.closing(self._open("POST", "/chat/completions", payload)) as exchange:
                 yield ChatCompletionChunk()  # taken by stream(), not by the caller
-                yield from _iter_chunks(exchange.blocks(StreamInterruptedError), exchange.headers)
+                blocks = exchange.blocks(StreamInterruptedError, _NEVER)
+                yield from _iter_chunks(blocks, exchange.headers)
                 exchange.finish()
 
     def _open(self, method: str, path: str, payload: Any) -> _Exchange:
@@ -562,11 +537,10 @@ class Client:
 # ---- Request to wire -----------------------------------------------------------------------------
 
 
-def _find_token(api_key: Optional[str], base_url: str) -> Tuple[str, str]:
+def _find_token(api_key: str | None, base_url: str) -> tuple[str, str]:
     """Return the token and where it came from, or two empty strings."""
-    url = urllib.parse.urlsplit(base_url)
-    is_local = bool(_LOOPBACK.fullmatch(url.hostname or ""))
-    source = "api_key"
+    url, source = urllib.parse.urlsplit(base_url), "api_key"
+    is_local = bool(re.fullmatch(_LOOPBACK, url.hostname or ""))
     if api_key is None:
         source = next((name for name in _TOKEN_VARIABLES if os.environ.get(name, "").strip()), "")
         api_key = os.environ.get(source, "")
@@ -593,39 +567,36 @@ def _clean_base_url(url: str) -> str:
     url = url.strip().rstrip("/")
     pattern = r"(?i)https?://([\w.-]+|\[[\da-f:.]+\])(:\d+)?(/[!\"$->A-~]*)?"
     try:
-        is_valid = re.fullmatch(pattern, url, re.ASCII) and urllib.parse.urlsplit(url).port != 0
+        if re.fullmatch(pattern, url, re.ASCII) and urllib.parse.urlsplit(url).port != 0:
+            return url
     except ValueError:  # a port or an IPv6 address that can't be
-        is_valid = False
-    if not is_valid:
-        raise ConfigurationError(
-            "the base URL is not http[s]://host[:port][/path]", setting="base_url",
-            hint=f"check base_url= or DEEPINFRA_BASE_URL; the default is {DEFAULT_BASE_URL}")
-    return url
+        pass
+    raise ConfigurationError(
+        "the base URL is not http[s]://host[:port][/path]", setting="base_url",
+        hint=f"check base_url= or DEEPINFRA_BASE_URL; the default is {DEFAULT_BASE_URL}")
 
 
-def _clean_headers(headers: Mapping[str, str], token: str) -> Dict[str, str]:
+def _clean_headers(headers: Mapping[str, str], token: str) -> dict[str, str]:
     """Return all headers of a request, the caller's in place of ours."""
     for name, value in headers.items():
-        if (not re.fullmatch(r"[\w!#$%&'*+.^`|~-]+", name, re.ASCII)
-                or not re.fullmatch(r"[\t\x20-\x7e\xa0-\xff]*", value)
+        if (not re.fullmatch(r"[\w!#$%&'*+.^`|~-]+:[\t -~\xa0-\xff]*", f"{name}:{value}", re.ASCII)
                 or name.lower() == "authorization"):
             raise ConfigurationError(
                 f"the header {name!r} can't be sent", setting="headers",
                 hint="a value is one line of Latin-1 text; Authorization is made from api_key")
     agent = "deepinfra_min/{} Python/{}.{}.{}".format(__version__, *sys.version_info[:3])
-    ours = {"Content-Type": "application/json", "User-Agent": agent}
-    if token:
-        ours["Authorization"] = f"Bearer {token}"
-    return {**ours, **{name.title(): value for name, value in headers.items()}}
+    return {"Content-Type": "application/json", "User-Agent": agent,
+            **({"Authorization": f"Bearer {token}"} if token else {}),
+            **{name.title(): value for name, value in headers.items()}}
 
 
-def _chat_payload(messages: Messages, model: Optional[str], params: Any) -> Dict[str, Any]:
+def _chat_payload(messages: Messages, model: str | None, params: Any) -> dict[str, Any]:
     if params.get("stream") is not None:
         raise TypeError("stream= can't be set: stream() streams the answer, chat() waits for it")
+    if isinstance(messages, (dict, Message)):
+        raise TypeError("messages must be a string or a list of messages, not one message")
     if isinstance(messages, str):
         messages = [{"role": "user", "content": messages}]
-    elif isinstance(messages, (MappingABC, Message)):
-        raise TypeError("messages must be a string or a list of messages, not one message")
     wire = [_to_wire(m) if isinstance(m, Message) else dict(m) for m in messages]
     payload = {"model": model or DEFAULT_MODEL, "messages": wire, **params}
     return {name: value for name, value in payload.items() if value is not None}
@@ -633,13 +604,10 @@ def _chat_payload(messages: Messages, model: Optional[str], params: Any) -> Dict
 
 def _retry_wait(error: DeepInfraError, attempt: int) -> float:
     """Return the seconds to wait before another attempt: endless where it is unsafe or too long."""
-    wait: float = min(0.5 * 2**attempt, 8.0) * random.uniform(0.75, 1.0)
-    if isinstance(error, APIError):
-        is_retryable = error.status in (408, 409, 429) or (error.status or 0) >= 500
-        wait = wait if error.retry_after is None else error.retry_after
-    else:
-        is_retryable = isinstance(error, APIConnectionError) and error._is_retryable
-    return wait if is_retryable and wait <= 60 else _NEVER
+    wait: float | None = getattr(error, "retry_after", None)
+    if wait is None:
+        wait = min(0.5 * 2**attempt, 8.0) * random.uniform(0.75, 1.0)
+    return wait if error._is_retryable and wait <= 60 else _NEVER
 
 
 def _log(level: str, message: str, *args: Any) -> None:
@@ -650,23 +618,35 @@ def _log(level: str, message: str, *args: Any) -> None:
 
 class _Limits:
     """The time limits of one attempt, and how far it has come."""
-    is_connecting = False
-    is_answered = False  # a byte of the answer has come
+    is_connecting = is_answered = False  # the latter: a byte of the answer has come
     connect_end = 0.0
 
-    def __init__(self, connect: Seconds, silence: Seconds, deadline: Seconds = None,
-                 started: float = 0.0) -> None:
+    def __init__(self, connect: float | None, silence: float | None,
+                 deadline: float | None = None, started: float = 0.0) -> None:
         times = [_NEVER if seconds is None else seconds for seconds in (connect, silence, deadline)]
         self.connect, self.silence, self.deadline = times
         self.end = started + self.deadline
 
-    def left(self) -> Seconds:
+    def left(self) -> float | None:
         """Return how long the next wait for the network may last; raise once time is up."""
         now = time.monotonic()
         left = min(self.connect_end - now if self.is_connecting else self.silence, self.end - now)
         if left <= 0:
             raise socket.timeout("timed out")
         return None if left == _NEVER else left
+
+    def error(self, place: str) -> APITimeoutError:
+        """Return the error for the limit that has run out."""
+        if time.monotonic() >= self.end - 0.01:
+            return APITimeoutError(f"the call passed its deadline of {self.deadline:g} s",
+                                   hint="raise deadline=")
+        if self.is_connecting:
+            return APITimeoutError(
+                f"connecting to {place} took longer than connect_timeout, {self.connect:g} s",
+                hint="check the base URL, the network and the proxy, or raise connect_timeout=",
+                _is_retryable=True)
+        return APITimeoutError(f"{place} was silent for the timeout of {self.silence:g} s",
+                               hint="raise timeout= or --timeout: a model may think for minutes")
 
 
 class _Exchange:
@@ -693,7 +673,7 @@ class _Exchange:
         """Return the error that the answer stands for, from as much of its body as arrives."""
         body = bytearray()
         with contextlib.closing(self), contextlib.suppress(DeepInfraError):
-            for block in _bounded(self.blocks()):
+            for block in self.blocks():
                 body += block
         if status == 407:
             return _proxy_error(self._request.host, "407 Proxy Authentication Required")
@@ -702,18 +682,20 @@ class _Exchange:
             payload = json.loads(payload)
         return _api_error(payload, status, self.headers)
 
-    def blocks(self, cut: Type[APIConnectionError] = APIConnectionError) -> Iterator[bytes]:
+    def blocks(self, cut: Any = APIConnectionError, most: float = _MAX_BYTES) -> Iterator[bytes]:
         """Yield the body as it arrives, block by block; raise a `cut` error where it breaks off."""
-        block, is_empty = b"-", not getattr(self._response, "chunked", True)
+        block, size, is_chunked = b"-", 0, getattr(self._response, "chunked", True)
         while block:
             try:
                 block = self._response.read1(16384)
                 missing = getattr(self._response, "length", 0)  # None: up to the server's end
-                if not block and (missing or (missing is None and is_empty)):
+                if not block and (missing or (missing is None and not is_chunked and not size)):
                     raise http.client.IncompleteRead(b"", missing)  # http.client passes over both
             except _WIRE_ERRORS as error:
                 raise _explain(error, self._request, self._limits, cut) from error
-            is_empty = False
+            size += len(block)
+            if size > most:
+                raise _too_large("the body")
             yield block
 
     def finish(self) -> None:
@@ -730,7 +712,7 @@ class _Exchange:
 
 
 def _explain(error: Exception, request: Any, limits: _Limits,
-             cut: Type[APIConnectionError] = APIConnectionError) -> DeepInfraError:
+             cut: Any = APIConnectionError) -> DeepInfraError:
     """Return our error for one of urllib's: which layer failed, where, why, and what to do."""
     is_connecting = limits.is_connecting or isinstance(error, urllib.error.URLError)
     while isinstance(error, urllib.error.URLError) and isinstance(error.reason, Exception):
@@ -740,7 +722,7 @@ def _explain(error: Exception, request: Any, limits: _Limits,
     place = target if is_beyond or request.host == target else f"the proxy {request.host}"
     reason, retry = getattr(error, "strerror", None) or str(error), not limits.is_answered
     if isinstance(error, socket.timeout) and error.errno is None:
-        return _timeout_error(limits, place)
+        return limits.error(place)
     if reason.startswith("Tunnel connection failed"):
         return _proxy_error(request.host, reason.partition(": ")[2])
     if isinstance(error, getattr(ssl, "SSLCertVerificationError", ())):
@@ -759,19 +741,7 @@ def _explain(error: Exception, request: Any, limits: _Limits,
         hint = "ask again" if retry else "what arrived is incomplete: ask again"
     else:
         return APIResponseError(f"{place} does not answer in HTTP: {reason}", hint=_NOT_THE_API)
-    return cut(what, hint=hint, _is_retryable=retry)
-
-
-def _timeout_error(limits: _Limits, place: str) -> APITimeoutError:
-    if time.monotonic() >= limits.end - 0.01:
-        what, hint = f"the call passed its deadline of {limits.deadline:g} s", "raise deadline="
-    elif limits.is_connecting:
-        what = f"connecting to {place} took longer than connect_timeout, {limits.connect:g} s"
-        hint = "check the base URL, the network and the proxy, or raise connect_timeout="
-    else:
-        what = f"{place} was silent for the timeout of {limits.silence:g} s"
-        hint = "raise timeout= or --timeout: a model may think for minutes"
-    return APITimeoutError(what, hint=hint, _is_retryable=what.startswith("connecting"))
+    return cut(what, hint=hint, _is_retryable=retry)  # type: ignore[no-any-return]
 
 
 def _proxy_error(place: str, reason: str) -> APIConnectionError:
@@ -792,10 +762,11 @@ def _certificate_error(error: Any, place: str) -> APIConnectionError:
 def _mask_error(error: DeepInfraError, token: str) -> None:
     """Take the token out of an error and its causes, and only then cut what is long."""
     error.args = (_mask(str(error.args[0]), token)[:1000],)
-    _mask(vars(error), token)
+    for name, value in vars(error).items():
+        vars(error)[name] = _mask(value, token)
     if isinstance(error, APIResponseError):
         error.body = error.body[:200]
-    cause: Optional[BaseException] = error.__cause__ or error.__context__
+    cause: BaseException | None = error.__cause__ or error.__context__
     while cause is not None:
         shown = f"{cause} {(cause.args, vars(cause))!r}"
         if token and (token in shown or repr(token)[1:-1] in shown):
@@ -804,20 +775,16 @@ def _mask_error(error: DeepInfraError, token: str) -> None:
 
 
 def _mask(value: Any, token: str) -> Any:
-    """Return a string, or decoded JSON (changed in place, of any depth), without the token."""
-    root = [value]
-    boxes: List[Any] = [root] if len(token) > 3 else []
-    while boxes:
-        box = boxes.pop()
-        for key, item in list(box.items() if isinstance(box, dict) else enumerate(box)):
-            if isinstance(item, (dict, list)):
-                boxes.append(item)
-            elif isinstance(item, str):
-                for spelling in (token, json.dumps(token)[1:-1], token.replace("/", "\\/")):
-                    box[key] = box[key].replace(spelling, "***")
-            if isinstance(key, str) and token in key:
-                box[key.replace(token, "***")] = box.pop(key)
-    return root[0]
+    """Return decoded JSON without the token, nor its spellings inside a JSON text."""
+    if len(token) < 4:  # a local server's, and a part of many a word
+        return value
+    try:
+        text = json.dumps(value)
+        for spelling in (json.dumps(token)[1:-1], token.replace("/", "\\/"), token):
+            text = text.replace(json.dumps(spelling)[1:-1], "***")
+        return json.loads(text)
+    except (ValueError, TypeError, RecursionError):  # say, a token that looks like a number in it
+        return "***"
 
 
 class _ProxyHandler(urllib.request.ProxyHandler):
@@ -825,7 +792,7 @@ class _ProxyHandler(urllib.request.ProxyHandler):
 
     def proxy_open(self, req: Any, proxy: str, type: str) -> Any:  # urllib's name for the scheme
         host = urllib.parse.urlsplit(req.full_url).hostname or ""
-        if _LOOPBACK.fullmatch(host) or urllib.request.proxy_bypass(req.host):
+        if re.fullmatch(_LOOPBACK, host) or urllib.request.proxy_bypass(req.host):
             return None
         if not re.fullmatch("(?i)(http://)?([^/]*@)?[^/@]+/?", proxy):
             scheme, address = proxy.partition(":")[0], proxy.rpartition("@")[2].rpartition("//")[2]
@@ -847,30 +814,31 @@ class KeepAliveHandler(urllib.request.HTTPHandler, HTTPSHandler):
     one that is closed before closes it. `context` is an `ssl.SSLContext`.
     """
 
-    def __init__(self, context: Optional[ssl.SSLContext] = None) -> None:
+    def __init__(self, context: ssl.SSLContext | None = None) -> None:
         urllib.request.AbstractHTTPHandler.__init__(self)
         self._context = context
-        self._idle: Dict[Any, List[_Connection]] = {}
-        self._locks: Dict[int, Any] = {}  # by process, since a fork may copy one that is held
+        self._idle: dict[Any, list[_Connection]] = {}
+        self._locks: dict[int, Any] = {}  # by process, since a fork may copy one that is held
 
     def http_open(self, req: Any) -> Any:
         """Send a request on a kept connection or, if that fails before an answer, on a new one."""
-        proxy_auth = {name: value for name, value in req.header_items()
-                      if req._tunnel_host and name.lower() == "proxy-authorization"}
-        key = (os.getpid(), req.type, req.host, req._tunnel_host, *proxy_auth.values())
+        headers = {name.title(): value for name, value in req.header_items()}
+        tunnel_headers = {name: headers.pop(name) for name in list(headers)
+                          if req._tunnel_host and name == "Proxy-Authorization"}
+        key = (os.getpid(), req.type, req.host, req._tunnel_host, *tunnel_headers.values())
         seconds = req.timeout if isinstance(req.timeout, (int, float)) else None
         limits = getattr(req, "limits", None) or _Limits(seconds, seconds)
         connection = self._take_idle(key)
         if connection is not None:
             try:
-                return self._send(req, key, connection, limits)
+                return self._send(req, headers, key, connection, limits)
             except OSError as error:
                 if limits.is_answered or isinstance(error, socket.timeout):
                     raise
         connection = _Connection(req.host, self._tls_context() if req.type == "https" else None)
         if req._tunnel_host:
-            connection.set_tunnel(req._tunnel_host, headers=proxy_auth)
-        return self._send(req, key, connection, limits)
+            connection.set_tunnel(req._tunnel_host, headers=tunnel_headers)
+        return self._send(req, headers, key, connection, limits)
 
     https_open = http_open
 
@@ -882,7 +850,7 @@ class KeepAliveHandler(urllib.request.HTTPHandler, HTTPSHandler):
 
     __del__ = close
 
-    def _take_idle(self, key: Any) -> Optional[_Connection]:
+    def _take_idle(self, key: Any) -> _Connection | None:
         """Return a kept connection on which nothing has arrived, neither bytes nor the end."""
         idle = self._idle.get(key, [])
         with contextlib.suppress(IndexError):  # none is left
@@ -909,19 +877,12 @@ class KeepAliveHandler(urllib.request.HTTPHandler, HTTPSHandler):
             self._context = self._context or ssl.create_default_context()
         return self._context
 
-    def _send(self, req: Any, key: Any, connection: Any, limits: _Limits) -> Any:
-        connection.limits = limits
-        headers = {name.title(): value for name, value in req.header_items()}
-        if req._tunnel_host:
-            headers.pop("Proxy-Authorization", None)
+    def _send(self, req: Any, headers: Any, key: Any, connection: Any, limits: _Limits) -> Any:
+        connection.limits, connection.response_class = limits, functools.partial(_Response, limits)
         try:
-            pieces: List[bytes] = []  # http.client would send head and body apart
-            connection.send = pieces.append
-            connection.request(req.get_method(), req.selector, req.data, headers,
-                               encode_chunked=req.has_header("Transfer-encoding"))
-            del connection.send
             with contextlib.suppress(BrokenPipeError):  # an early answer, say 413, may be there
-                connection.send(b"".join(pieces))
+                connection.request(req.get_method(), req.selector, req.data, headers,
+                                   encode_chunked=req.has_header("Transfer-encoding"))
             response = connection.getresponse()
         except BaseException:
             connection.close()
@@ -941,12 +902,12 @@ class KeepAliveHandler(urllib.request.HTTPHandler, HTTPSHandler):
 class _Connection(http.client.HTTPConnection):
     """http.client's connection, with TLS if it has a context, under the limits of its request."""
     limits: _Limits
+    response_class: Any
 
-    def __init__(self, host: str, context: Optional[ssl.SSLContext]) -> None:
+    def __init__(self, host: str, context: ssl.SSLContext | None) -> None:
         self.default_port = 443 if context else 80
         super().__init__(host)
         self._context = context
-        self._proxy_answers: List[_Response] = []
 
     def connect(self) -> None:
         limits: Any = self.limits
@@ -954,11 +915,11 @@ class _Connection(http.client.HTTPConnection):
         self.sock: Any = _dial(self.host, self.port, limits)
         tunnel: Any = vars(self)["_tunnel_host"]
         if tunnel:
-            try:
+            with contextlib.ExitStack() as stack:  # closes the proxy's answer; so does Python 3.11
+                self.response_class = lambda *args, **options: stack.enter_context(
+                    _Response(limits, *args, **options))
                 self._tunnel()  # type: ignore[attr-defined]
-            finally:  # before Python 3.11 it leaves the proxy's answer open, and so the socket
-                while self._proxy_answers:
-                    self._proxy_answers.pop().close()
+            self.response_class = functools.partial(_Response, limits)
         if self._context:
             self.sock.settimeout(limits.left())
             server = tunnel or self.host
@@ -972,22 +933,23 @@ class _Connection(http.client.HTTPConnection):
             self.sock.settimeout(self.limits.left())
             super().send(data[start : start + 65536])
 
-    def response_class(  # type: ignore[override]
-            self, sock: Any, *args: Any, **options: Any) -> _Response:
-        response = _Response(sock, self.limits, *args, **options)
-        if self.limits.is_connecting:
-            self._proxy_answers.append(response)
-        return response
-
 
 class _Response(http.client.HTTPResponse):
     """http.client's response, read under limits; `on_close` learns whether it was read whole."""
-    on_close: Optional[Callable[[bool], None]] = None
+    on_close: Callable[[bool], None] | None = None
     _is_last_chunk = False
 
-    def __init__(self, sock: Any, limits: _Limits, *args: Any, **options: Any) -> None:
+    def __init__(self, limits: _Limits, sock: Any, *args: Any, **options: Any) -> None:
         super().__init__(sock, *args, **options)
-        self.fp: Any = io.BufferedReader(_LimitedReader(self.fp.detach(), sock, limits))
+
+        def readinto(buffer: Any) -> int:
+            sock.settimeout(limits.left())
+            count: int = sock.recv_into(buffer)
+            limits.is_answered = limits.is_answered or count > 0
+            return count
+
+        self.fp: Any
+        self.fp.raw.readinto = readinto  # whence all bytes of the answer come
 
     def _read_and_discard_trailer(self) -> None:
         super()._read_and_discard_trailer()  # type: ignore[misc]
@@ -1000,28 +962,8 @@ class _Response(http.client.HTTPResponse):
             on_close((self.length == 0 or self._is_last_chunk) and not self.will_close)
 
 
-class _LimitedReader(io.RawIOBase):
-    """A socket's raw reader, each read of which has as long as the limits leave."""
-
-    def __init__(self, raw: Any, sock: Any, limits: _Limits) -> None:
-        self._raw, self._sock, self._limits = raw, sock, limits
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> Optional[int]:
-        self._sock.settimeout(self._limits.left())
-        count: Optional[int] = self._raw.readinto(buffer)
-        self._limits.is_answered = self._limits.is_answered or bool(count)
-        return count
-
-    def close(self) -> None:
-        self._raw.close()
-        super().close()
-
-
 def _dial(host: str, port: int, limits: _Limits) -> socket.socket:
-    """Connect as `socket.create_connection` does, the time that is left shared by the addresses."""
+    """Connect to one of the host's addresses, which share the time that is left."""
     addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     for n, (family, kind, protocol, _, address) in enumerate(addresses):
         sock = socket.socket(family, kind, protocol)
@@ -1051,7 +993,7 @@ def iter_sse(blocks: Iterable[bytes]) -> Iterator[ServerSentEvent]:
     APIResponseError for an event of more than 64 MiB.
     """
     event, size = "", 0
-    data: List[bytes] = []
+    data: list[bytes] = []
     for line in _iter_lines(blocks):
         if not line:
             if data:
@@ -1098,21 +1040,12 @@ def _too_large(what: str) -> APIResponseError:
                             hint=_NOT_THE_API)
 
 
-def _bounded(blocks: Iterable[bytes]) -> Iterator[bytes]:
-    size = 0
-    for block in blocks:
-        size += len(block)
-        if size > _MAX_BYTES:
-            raise _too_large("the body")
-        yield block
-
-
-def _iter_chunks(
-        blocks: Iterable[bytes], headers: Mapping[str, str]) -> Iterator[ChatCompletionChunk]:
+def _iter_chunks(blocks: Iterable[bytes], headers: Any) -> Iterator[ChatCompletionChunk]:
     """Yield the chunks of a stream; raise unless it proves complete."""
     head = bytearray()
-    finished: Dict[int, bool] = {}
-    for event in iter_sse(_refuse_other_bodies(blocks, head, headers)):
+    finished: dict[int, bool] = {}
+    for event in iter_sse(_copy(blocks, head)):
+        head.clear()
         chunk = _parse_plain_chunk(event.data)
         if chunk is None or event.event == "error":
             data = event.data.strip()
@@ -1126,6 +1059,8 @@ def _iter_chunks(
                 if choice.finish_reason is not None or choice.index not in finished:
                     finished[choice.index] = choice.finish_reason is not None
             yield chunk
+    if head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith((b"{", b"[", b"<")):
+        _read_json(head, _refuse_whole_answer, headers)
     if not finished and "event-stream" not in headers.get("content-type", "").lower():
         raise APIResponseError("the answer is no event stream", hint=_NOT_THE_API,
                                body=head.decode("utf-8", "replace"))
@@ -1134,16 +1069,10 @@ def _iter_chunks(
                                      hint="what arrived is a part of the answer: ask again")
 
 
-def _refuse_other_bodies(blocks: Iterable[bytes], head: bytearray,
-                         headers: Mapping[str, str]) -> Iterator[bytes]:
-    """Hand on the blocks of a stream, the first to `head`, too; raise for JSON and HTML."""
-    blocks = iter(blocks)
+def _copy(blocks: Iterable[bytes], head: bytearray) -> Iterator[bytes]:
     for block in blocks:
-        if len(head) < 1000:
+        if len(head) < 1 << 20:
             head += block
-            if bytes(head).lstrip(b"\xef\xbb\xbf \t\r\n")[:1] in (b"{", b"[", b"<"):
-                body = bytes(head) + b"".join(_bounded(blocks))
-                _read_json(body, _refuse_whole_answer, headers)
         yield block
 
 
@@ -1152,7 +1081,7 @@ def _refuse_whole_answer(payload: Any) -> None:
                            hint="use chat() or --no-stream")
 
 
-def _parse_plain_chunk(text: str) -> Optional[ChatCompletionChunk]:
+def _parse_plain_chunk(text: str) -> ChatCompletionChunk | None:
     """Return a chunk of plain text or reasoning, in a third of the time; None for any other."""
     try:
         raw, end = _DECODER.raw_decode(text)
@@ -1174,10 +1103,11 @@ def _parse_plain_chunk(text: str) -> Optional[ChatCompletionChunk]:
     return None
 
 
-def _parse_chunk(raw: Any) -> Optional[ChatCompletionChunk]:
+def _parse_chunk(raw: Any) -> ChatCompletionChunk | None:
     if isinstance(raw, dict) and raw.get("choices", ()) is None and raw.get("usage") is None:
         return None  # one of the keepalives
-    return _parse(ChatCompletionChunk, raw)
+    chunk: ChatCompletionChunk = _parse(ChatCompletionChunk, raw)
+    return chunk
 
 
 def _read_json(text: Any, parse: Callable[[Any], T], headers: Mapping[str, str]) -> T:
@@ -1202,7 +1132,7 @@ def _payload_error(payload: Any, headers: Mapping[str, str]) -> APIError:
         payload = json.loads(payload)
     error = payload.get("error", payload) if isinstance(payload, dict) else {}
     code = str(error.get("code")) if isinstance(error, dict) else ""
-    return _api_error(payload, int(code) if re.fullmatch(r"[45]\d\d", code) else None, headers)
+    return _api_error(payload, int(code) if re.fullmatch(r"[45]\d\d", code) else 0, headers)
 
 
 def collect(chunks: Iterable[ChatCompletionChunk]) -> ChatCompletion:
@@ -1211,9 +1141,9 @@ def collect(chunks: Iterable[ChatCompletionChunk]) -> ChatCompletion:
     Raises what iterating the chunks raises, with the answer so far as the error's `partial`. `raw`
     holds what the chunks have beside their choices.
     """
-    last: Dict[str, Any] = {}
-    raw: Dict[str, Any] = {}
-    choices: Dict[int, _ChoiceParts] = {}
+    last: dict[str, Any] = {}
+    raw: dict[str, Any] = {}
+    choices: dict[int, _ChoiceParts] = {}
 
     def fold() -> ChatCompletion:
         folded = tuple([choices[index].fold(index) for index in sorted(choices)])
@@ -1223,7 +1153,7 @@ def collect(chunks: Iterable[ChatCompletionChunk]) -> ChatCompletion:
 
     try:
         for chunk in chunks:
-            _keep_last(last, chunk, ("id", "created", "model", "usage", "service_tier"))
+            _keep_last(last, chunk, "id", "created", "model", "usage", "service_tier")
             raw.update(chunk.raw)
             for choice in chunk.choices:
                 if choice.index not in choices:
@@ -1235,7 +1165,7 @@ def collect(chunks: Iterable[ChatCompletionChunk]) -> ChatCompletion:
     return fold()
 
 
-def _keep_last(last: Dict[str, Any], item: Any, names: Iterable[str]) -> None:
+def _keep_last(last: dict[str, Any], item: Any, *names: str) -> None:
     for name in names:
         value = getattr(item, name)
         if value:
@@ -1246,15 +1176,15 @@ class _ChoiceParts:
     """What the deltas of one choice bring, in pieces that are joined once, at the end."""
 
     def __init__(self) -> None:
-        self.last: Dict[str, Any] = {"role": "assistant"}
-        self.texts: Dict[str, List[str]] = {"content": [], "reasoning_content": []}
-        self.finish_reason: Optional[str] = None
-        self.logprobs: Dict[str, Any] = {}
-        self.calls: List[List[ToolCall]] = []
-        self.calls_by: Dict[Any, List[ToolCall]] = {}  # index or id
+        self.last: dict[str, Any] = {"role": "assistant"}
+        self.texts: dict[str, list[str]] = {"content": [], "reasoning_content": []}
+        self.finish_reason: str | None = None
+        self.logprobs: dict[str, Any] = {}
+        self.calls: list[list[ToolCall]] = []
+        self.calls_by: dict[Any, list[ToolCall]] = {}  # index or id
 
     def add(self, choice: ChunkChoice) -> None:
-        _keep_last(self.last, choice.delta, ("role", "name", "tool_call_id"))
+        _keep_last(self.last, choice.delta, "role", "name", "tool_call_id")
         for name, pieces in self.texts.items():
             piece = getattr(choice.delta, name)
             if piece is not None:
@@ -1287,17 +1217,14 @@ class _ChoiceParts:
         return Choice(index, message, self.finish_reason, self.logprobs or None)
 
 
-def _join_call(pieces: List[ToolCall]) -> ToolCall:
-    call: Dict[str, Any] = {}
-    name: Dict[str, Any] = {}
-    for piece in reversed(pieces):  # the first ones win
-        _keep_last(call, piece, ("id", "type"))
-        _keep_last(name, piece.function, ("name",))
-    function = Function(arguments=_join([piece.function.arguments for piece in pieces]), **name)
-    return ToolCall(function=function, index=pieces[0].index, **call)
+def _join_call(pieces: list[ToolCall]) -> ToolCall:
+    names = [piece.function.name for piece in pieces if piece.function.name]
+    arguments = _join([piece.function.arguments for piece in pieces])
+    return ToolCall(next((piece.id for piece in pieces if piece.id), None), pieces[0].type,
+                    Function(names[0] if names else None, arguments), pieces[0].index)
 
 
-def _join(pieces: List[str]) -> str:
+def _join(pieces: list[str]) -> str:
     """Return the joined text, surrogates that were cut apart made one character again."""
     text = "".join(pieces)
     try:
@@ -1348,19 +1275,18 @@ def _make_parser() -> argparse.ArgumentParser:
             parent: Any = super()
             return [] if option_string[:2] == "--" else parent._get_option_tuples(option_string)
 
-        def exit(self, status: int = 0, message: Optional[str] = None) -> NoReturn:
+        def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
             sys.stdout.flush()  # here, where main() sees what is wrong with it
             super().exit(status, message)
 
     parser = Parser(
         "deepinfra_min", description="Ask a model on DeepInfra and stream its answer to stdout.",
         epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter)
-    _add_arguments(parser)
+    _add_arguments(parser.add_argument, os.environ.get)
     return parser
 
 
-def _add_arguments(parser: argparse.ArgumentParser) -> None:
-    env, add = os.environ.get, parser.add_argument
+def _add_arguments(add: Any, env: Any) -> None:
     add("prompt", nargs="?", metavar="PROMPT", help="what to ask, one argument; - is stdin")
     add("-m", "--model", metavar="NAME", default=env("DEEPINFRA_MODEL") or DEFAULT_MODEL,
         help=f"default: {DEFAULT_MODEL}")
@@ -1376,21 +1302,14 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--models", action="store_true", help="list the models, one a line")
     add("--key-file", metavar="FILE", default=env("DEEPINFRA_TOKEN_FILE"), help="token from a file")
     add("--base-url", metavar="URL", help=f"default: {DEFAULT_BASE_URL}")
-    add("--timeout", metavar="SECONDS", type=_seconds, default=600.0,
-        help="of silence; default: 600")
+    add("--timeout", metavar="SECONDS", type=float, default=600, help="of silence; default: 600")
     add("--retries", metavar="N", type=int, default=2, help="default: 2")
     add("-n", "--no-stdin", action="store_true", help="do not read stdin")
     add("-v", "--verbose", action="store_true", help="show requests, retries and tracebacks")
     add("-V", "--version", action="version", version=f"deepinfra_min {__version__}")
 
 
-def _seconds(text: str) -> float:
-    if not 0 < float(text) < _NEVER:
-        raise ValueError
-    return float(text)
-
-
-def main(argv: Optional[List[str]] = None) -> int:
+def main(argv: list[str] | None = None) -> int:
     """Run the command line and return its exit code; `--help` lists both."""
     args: Any = None
     try:
@@ -1399,13 +1318,12 @@ def main(argv: Optional[List[str]] = None) -> int:
         return _run(args)
     except KeyboardInterrupt:
         return _die_of_interrupt()
-    except BrokenPipeError:
-        _abandon_stdout()
-        return 141
     except DeepInfraError as error:
         failure, code = error, _exit_code(error)
     except OSError as error:
         _abandon_stdout()
+        if isinstance(error, BrokenPipeError):
+            return 141
         failure, code = DeepInfraError(f"stdout can't be written: {error.strerror}"), 1
         failure.hint = "see that it is open and that its disk has room"
     except Exception as error:
@@ -1424,11 +1342,11 @@ def _prepare_streams() -> None:
             reconfigure(encoding=None if stream.isatty() else "utf-8", errors="replace")
 
 
-def _usage_error(what: str, hint: str = "see --help") -> ConfigurationError:
-    return ConfigurationError(what, hint=hint, setting="usage")
+def _usage_error(what: str, hint: str = "see --help", setting: str = "usage") -> DeepInfraError:
+    return ConfigurationError(what, hint=hint, setting=setting)
 
 
-def _parse_arguments(argv: Optional[List[str]]) -> Any:
+def _parse_arguments(argv: list[str] | None) -> Any:
     parser = _make_parser()
     args, extra = parser.parse_known_args(argv)
     if extra:
@@ -1436,6 +1354,8 @@ def _parse_arguments(argv: Optional[List[str]]) -> Any:
         raise _usage_error(f"unexpected argument {extra[0]!r}", hint)
     if (args.prompt, args.messages).count("-") > (not (args.interactive or args.no_stdin)):
         raise _usage_error("stdin can't be both read and not, or read twice", "see -, -i and -n")
+    if not 0 < args.timeout < _NEVER:
+        raise _usage_error(f"--timeout: {args.timeout} is no number of seconds above 0")
     args.params = dict(_parse_option(option) for option in args.option)
     args.history = _read_messages(args)
     if not (args.history or args.interactive or args.models):
@@ -1446,7 +1366,7 @@ def _parse_arguments(argv: Optional[List[str]]) -> Any:
     return args
 
 
-def _parse_option(option: str) -> Tuple[str, Any]:
+def _parse_option(option: str) -> tuple[str, Any]:
     name, equals, text = option.partition("=")
     if not equals or name in ("", "messages", "model", "stream"):
         raise _usage_error(f"-o {option}: not KEY=VALUE, or a KEY that has its own flag")
@@ -1456,25 +1376,25 @@ def _parse_option(option: str) -> Tuple[str, Any]:
     return name, text
 
 
-def _read_file(path: str) -> str:
+def _read_file(path: str, setting: str = "usage") -> str:
     try:
         with open(path, encoding="utf-8-sig") as file:
             return file.read()
     except (OSError, ValueError) as error:
-        raise _usage_error(f"can't read {path}: {getattr(error, 'strerror', error)}") from None
+        what = f"can't read {path}: {getattr(error, 'strerror', error)}"
+        raise _usage_error(what, setting=setting) from None
 
 
-def _read_messages(args: Any) -> List[Any]:
+def _read_messages(args: Any) -> list[Any]:
     """Return the messages of --messages, then one of the prompt and of what stdin holds."""
     unread = args.no_stdin or args.interactive or args.models or not sys.stdin or sys.stdin.isatty()
     text = _read_stdin() if "-" in (args.prompt, args.messages) or not unread else ""
-    messages: List[Any] = []
+    messages: list[Any] = []
     if args.messages:
         source, text = (text, "") if args.messages == "-" else (_read_file(args.messages), text)
         with contextlib.suppress(ValueError, RecursionError):
             messages = json.loads(source)
-        are_objects = isinstance(messages, list) and {type(item) for item in messages} == {dict}
-        if not are_objects:
+        if not isinstance(messages, list) or {type(item) for item in messages} != {dict}:
             raise _usage_error(f"--messages {args.messages} holds no JSON array of messages")
     prompt = "" if args.prompt in (None, "-") else _repair(args.prompt)
     turn = "\n\n".join(part for part in (prompt, text) if part.strip())
@@ -1483,11 +1403,7 @@ def _read_messages(args: Any) -> List[Any]:
 
 def _repair(text: str) -> str:
     """Return an argument as UTF-8 has it, where the locale could not decode it."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        text = os.fsencode(text).decode("utf-8", "replace")
-    return text
+    return text.encode("utf-8", sys.getfilesystemencodeerrors()).decode("utf-8", "replace")
 
 
 def _read_stdin() -> str:
@@ -1518,24 +1434,16 @@ def _run(args: Any) -> int:
 
         logging.getLogger(__name__).addHandler(logging.StreamHandler())
         logging.getLogger(__name__).setLevel(logging.DEBUG)
-    with _make_client(args) as client:
+    token, source = None, f"the file {args.key_file}"
+    if args.key_file:
+        token = _clean_token(_read_file(args.key_file, "api_key"), source)
+    with Client(token, base_url=args.base_url, timeout=args.timeout,
+                max_retries=args.retries) as client:
+        client._token_source = source if token else client._token_source
+        _log("debug", "model %s, token from %s", args.model, client._token_source or "nowhere")
         if args.interactive:
             return _converse(client, args)
         return _answer(client, args, args.history)[0]
-
-
-def _make_client(args: Any) -> Client:
-    token, source = None, f"the file {args.key_file}"
-    if args.key_file:
-        try:
-            token = _clean_token(_read_file(args.key_file), source)
-        except ConfigurationError as error:
-            error.setting = "api_key"
-            raise
-    client = Client(token, base_url=args.base_url, timeout=args.timeout, max_retries=args.retries)
-    client._token_source = source if token else client._token_source
-    _log("debug", "model %s, token from %s", args.model, client._token_source or "nowhere")
-    return client
 
 
 def _converse(client: Client, args: Any) -> int:
@@ -1561,22 +1469,21 @@ def _converse(client: Client, args: Any) -> int:
 
 
 def _read_turn() -> str:
-    is_terminal = bool(sys.stdin) and sys.stdin.isatty()
+    if not sys.stdin:  # closed
+        raise EOFError
+    is_terminal = sys.stdin.isatty()
     if is_terminal and sys.stdout.isatty():
         with contextlib.suppress(ImportError):
             import readline  # noqa: F401  (input() edits lines with it)
         return input("> ")
-    _note("> " if is_terminal else "", end="")
-    line = sys.stdin.readline() if sys.stdin else ""
-    if not line:
-        raise EOFError
-    return line.rstrip("\n")
+    _note("> " if is_terminal else "", end="")  # for input() would write it to stdout
+    return input()
 
 
-def _answer(client: Client, args: Any, messages: List[Any]) -> Tuple[int, Message]:
+def _answer(client: Client, args: Any, messages: list[Any]) -> tuple[int, Message]:
     """Show the answer to a conversation; return the exit code and the message, or its beginning."""
     started, answer = time.monotonic(), ChatCompletion()
-    failure: Optional[DeepInfraError] = None
+    failure: DeepInfraError | None = None
     with _Screen(args.reasoning) as screen:
         try:
             answer = _ask(client, args, messages, screen)
@@ -1594,11 +1501,10 @@ def _answer(client: Client, args: Any, messages: List[Any]) -> Tuple[int, Messag
     if failure is None:
         return 0, answer.message
     code = 7 if screen.shown and not args.json else _exit_code(failure)
-    code = vars(failure).get("_exit_code", code)
-    return _report(failure, code, args.verbose), answer.message
+    return _report(failure, vars(failure).get("_exit_code", code), args.verbose), answer.message
 
 
-def _ask(client: Client, args: Any, messages: List[Any], screen: _Screen) -> ChatCompletion:
+def _ask(client: Client, args: Any, messages: list[Any], screen: _Screen) -> ChatCompletion:
     """Get what was asked for, and show it."""
     answer, options = ChatCompletion(), {"model": args.model, **args.params}
     if args.models:
@@ -1619,7 +1525,7 @@ def _ask(client: Client, args: Any, messages: List[Any], screen: _Screen) -> Cha
     return answer
 
 
-def _find_fault(answer: ChatCompletion) -> Optional[DeepInfraError]:
+def _find_fault(answer: ChatCompletion) -> DeepInfraError | None:
     """Return what keeps a whole answer from being a good one."""
     if not answer.choices:
         return DeepInfraError("the answer holds no choice", hint="ask again", _exit_code=1)
@@ -1633,7 +1539,7 @@ def _find_fault(answer: ChatCompletion) -> Optional[DeepInfraError]:
     return DeepInfraError(what, hint=hint, _exit_code=7)
 
 
-def _describe_usage(usage: Optional[Usage]) -> str:
+def _describe_usage(usage: Usage | None) -> str:
     if usage is None:
         return "no usage reported"
     text = f"{usage.prompt_tokens} + {usage.completion_tokens} = {usage.total_tokens} tokens"
@@ -1644,13 +1550,12 @@ def _describe_usage(usage: Optional[Usage]) -> str:
 
 class _Screen:
     """Where an answer is shown: on stdout, with the reasoning and a status line on stderr."""
+    _ticker: Any = None
 
     def __init__(self, shows_reasoning: bool) -> None:
-        self.shown: List[str] = []
+        self.shown: list[str] = []
         self._shows_reasoning, self._status = shows_reasoning, "waiting"
         self._held = self._thought = ""
-        self._stop: Any = None
-        self._ticker: Any = None
 
     def __enter__(self) -> _Screen:
         if sys.stderr and sys.stderr.isatty():
@@ -1662,7 +1567,11 @@ class _Screen:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        self._wipe_status()
+        """Wipe the status line."""
+        if self._ticker:
+            self._stop.set()
+            self._ticker.join()
+            self._ticker = None
 
     def _tick(self) -> None:
         started, line = time.monotonic(), ""
@@ -1670,12 +1579,6 @@ class _Screen:
             line = f"\r{self._status} {time.monotonic() - started:.0f} s "
             _note(line, end="")
         _note("\r" + " " * len(line) + "\r", end="")
-
-    def _wipe_status(self) -> None:
-        if self._ticker:
-            self._stop.set()
-            self._ticker.join()
-            self._ticker = None
 
     def show(self, chunks: Iterable[ChatCompletionChunk]) -> Iterator[ChatCompletionChunk]:
         """Hand the chunks on, showing the first choice of each."""
@@ -1689,7 +1592,7 @@ class _Screen:
     def think(self, text: str) -> None:
         self._status = "thinking" if text else self._status
         if text and self._shows_reasoning:
-            self._wipe_status()
+            self.__exit__()
             _note(text, end="")
             self._thought = text
 
@@ -1699,14 +1602,15 @@ class _Screen:
         if "\ud800" <= text[-1:] <= "\udbff":
             text, self._held = text[:-1], text[-1]
         if text:
-            self._wipe_status()
+            self.__exit__()
             _note("" if self.shown or not self._thought else "\n", end="")
             self.shown.append(text)
             sys.stdout.write(text)
             sys.stdout.flush()
 
     def end_line(self) -> None:
-        self.write("\ufffd" if self._held else "")
+        self._held = self._held and "\ufffd"  # its other half does not come
+        self.write("")
         if self.shown and not self.shown[-1].endswith("\n"):
             self.write("\n")
 
