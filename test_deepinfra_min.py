@@ -25,6 +25,7 @@ import logging
 import os
 import pickle
 import platform
+import queue
 import random
 import re
 import select
@@ -39,6 +40,7 @@ import textwrap
 import threading
 import time
 import traceback
+import tracemalloc
 import urllib.error
 import urllib.request
 import zipfile
@@ -356,12 +358,59 @@ if __name__ == "__main__":
 
 import pytest  # noqa: E402  (the try-out above must run without it)
 
+for name in list(os.environ):
+    if name.upper().startswith("DEEPINFRA_") or name.upper().endswith("_PROXY"):
+        del os.environ[name]
+sys.setswitchinterval(0.0005)  # servers and clients take turns, in threads of this one process
+FORKS = hasattr(os, "fork") and not any(name.startswith("COVERAGE_") for name in os.environ)
 
-@pytest.fixture(autouse=True)
-def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in list(os.environ):
-        if name.upper().startswith("DEEPINFRA_") or name.upper().endswith("_PROXY"):
-            monkeypatch.delenv(name)
+
+def beside(test: Any) -> Any:
+    """Have a slow test run beside the others, in one forked process, where a system can fork."""
+    test.is_beside = FORKS
+    return test
+
+
+@contextlib.contextmanager
+def running_beside(items: List[Any], folder: Path) -> Iterator[None]:
+    """Start the tests that are to run beside others; let pytest come to them last, and wait.
+
+    They have no fixture but the folder of the command's runs.
+    """
+    items[1:] = sorted(items[1:], key=lambda item: getattr(item.obj, "is_beside", False))
+    items = [item for item in items if getattr(item.obj, "is_beside", False)]
+    if len(items) < 20:  # chosen ones are easier to debug as they are
+        yield
+        return
+    source, target = os.pipe()
+    pid = os.fork()
+    for item in items if not pid else ():
+        failure = ""
+        try:
+            item.function(**{
+                name: folder if name == "folder" else item.callspec.params[name]
+                for name in inspect.signature(item.function).parameters})
+        except BaseException:  # pytest's own are no Exceptions
+            failure = traceback.format_exc()
+        os.write(target, json.dumps([item.name, failure]).encode() + b"\n")
+    if not pid:
+        os._exit(0)
+    os.close(target)
+    lines = os.fdopen(source, encoding="utf-8")
+    failures: Dict[str, str] = {}
+
+    def look(*names: str, **options: Any) -> None:
+        name, = names
+        while name not in failures:
+            failures.update([json.loads(lines.readline() or '["", "the process beside died"]')])
+        assert failures[name] == ""
+
+    for item in items:
+        item.obj = functools.partial(look, item.name)
+    with lines:
+        yield
+        os.kill(pid, signal.SIGKILL)  # where it is not done, nobody waits for it any more
+        os.waitpid(pid, 0)
 
 
 # ---- Errors and data objects ---------------------------------------------------------------------
@@ -585,6 +634,20 @@ def test_data_object_keeps_its_mapping_in_raw_out_of_repr_and_comparison() -> No
         assert plain == objects[name], name
         assert repr(plain) == repr(objects[name]), name
         assert "raw" not in repr(plain), name
+
+
+def test_data_object_differs_from_another_kind_and_from_other_values() -> None:
+    assert DIM.Message("user", "a") == DIM.Message("user", "a")
+    assert DIM.Message("user", "a") != DIM.Message("user", "b")
+    assert DIM.Function() != DIM.ToolCall()
+    assert DIM.Function() != "Function()"
+    assert DIM.ToolCall("a", index=1) == DIM.ToolCall("a", index=2) != DIM.ToolCall("b", index=2)
+
+
+def test_data_object_repr_makes_it_again() -> None:
+    for item in data_objects().values():
+        assert eval(repr(item), vars(DIM)) == item
+    assert repr(DIM.Function("f", "{}")) == "Function(name='f', arguments='{}')"
 
 
 @pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, *(
@@ -1020,6 +1083,7 @@ def documented_chunks(model: str) -> List[Any]:
 @pytest.mark.parametrize("done", [True, False], ids=["with [DONE]", "without [DONE]"])
 @pytest.mark.parametrize("chunks", [None, 1, 100, 65536],
                          ids=["whole", "bytes", "100", "one chunk"])
+@beside
 def test_documented_stream(model: str, done: bool, chunks: Optional[int]) -> None:
     wire = answer(documented_stream(model, done), type=SSE_TYPE, chunks=chunks)
     with served(wire) as (server, client):
@@ -1089,6 +1153,7 @@ def message(value: Any) -> Dict[str, Any]:
     "other model": ({"model": "n", "object": "new"}, whole(model="n", object="new")),
     "escapes": (message({"content": "\u2028\x00\ud83d\"\\"}), one("\u2028\x00\ud83d\"\\")),
 }))
+@beside
 def test_response_is_parsed_tolerantly(payload: Any, expected: Any) -> None:
     with served(answer(payload)) as (_, client):
         reply = client.chat("Hi")
@@ -1134,6 +1199,7 @@ WRONG_SHAPES: Dict[str, Tuple[Any, str]] = {
 
 
 @pytest.mark.parametrize("payload, place", named(WRONG_SHAPES))
+@beside
 def test_response_of_a_wrong_shape_says_where(payload: Any, place: str) -> None:
     error = chat_error(answer(payload))
     assert (type(error), error.args) == (DIM.APIResponseError, (place,))
@@ -1141,6 +1207,7 @@ def test_response_of_a_wrong_shape_says_where(payload: Any, place: str) -> None:
 
 
 @pytest.mark.parametrize("payload, place", named(WRONG_SHAPES))
+@beside
 def test_chunk_of_a_wrong_shape_says_where(payload: Any, place: str) -> None:
     text = json.dumps(payload).replace('"message"', '"delta"')
     error = stream_error(sse_answer(delta("Hi"), text))
@@ -1231,6 +1298,7 @@ def test_error_body_of_html_is_named_not_shown(body: bytes) -> None:
     b'{"error": {"message": ["a"], "code": {}, "type": []}}', b'{"error": {"message": 5}}',
     b'{"detail": {"detail": {"error": {"error": "x"}}}}', b'{"error": true}', b"{", b"\xff\xfe\x00",
     b'{"error": "\\ud83d"}'], ids=repr)
+@beside
 def test_error_body_of_any_other_shape_is_still_the_error_of_its_status(body: bytes) -> None:
     for status, kind in ((400, DIM.APIError), (500, DIM.ServerError)):
         error = chat_error(answer(body, status))
@@ -1245,6 +1313,7 @@ def test_error_body_of_any_other_shape_is_still_the_error_of_its_status(body: by
     (408, "APIError"), (409, "APIError"), (413, "APIError"), (422, "APIError"), (499, "APIError"),
     (429, "RateLimitError"), (500, "ServerError"), (502, "ServerError"), (503, "ServerError"),
     (504, "ServerError"), (529, "ServerError"), (599, "ServerError")])
+@beside
 def test_error_class_goes_by_status(status: int, name: str) -> None:
     body = {"error": {"message": "m", "type": "rate_limit_error", "code": 418}}
     wire = answer(b"" if status == 304 else body, status)
@@ -1273,6 +1342,7 @@ def test_error_class_goes_by_status(status: int, name: str) -> None:
     "date of year 0": (("Retry-After: Wed, 21 Oct 0000 07:28:00 GMT",), None),
     "letters": (("Retry-After: \xb2",), None),
 }))
+@beside
 def test_error_retry_after(headers: Tuple[str, ...], seconds: Optional[float]) -> None:
     got = chat_error(answer({}, 503, headers=headers)).retry_after
     assert got == seconds or (seconds is None and got == 0.0 and "0000" in headers[0])
@@ -1296,6 +1366,7 @@ def test_error_retry_after_of_a_date_to_come() -> None:
     "code 42": ({"error": {"message": "m", "code": 42}}, None, "APIError", "m"),
     "beside an answer": ({**completion(), "error": {"message": "m"}}, None, "APIError", "m"),
 }))
+@beside
 def test_error_inside_a_200(payload: Any, status: Any, name: str, words: str) -> None:
     streamed = sse_answer(delta("Hi"), payload)
     for error in (chat_error(answer(payload)), stream_error(streamed),
@@ -1398,6 +1469,7 @@ def blocks_of(data: bytes, size: int) -> List[bytes]:
 
 
 @pytest.mark.parametrize("data, expected", named(SSE_CASES))
+@beside
 def test_sse(data: bytes, expected: Any) -> None:
     for size in (1, 2, 3, 7, 65536):
         blocks = blocks_of(data, size)
@@ -1461,6 +1533,7 @@ def seconds(work: Callable[[], Any]) -> float:
     "blank lines in one block": (lambda n: [b"\r\n" * n],),
     "a comment in single bytes": (lambda n: blocks_of(b":" * n, 1),),
 }))
+@beside
 def test_sse_takes_linear_time(make: Callable[[int], List[bytes]]) -> None:
     few, many = make(1000), make(16000)  # 16 times the work: 256 times the time if it were squared
     assert seconds(lambda: sum(1 for _ in iter_sse(many))) < 0.02 + 64 * seconds(
@@ -1468,6 +1541,7 @@ def test_sse_takes_linear_time(make: Callable[[int], List[bytes]]) -> None:
 
 
 @pytest.mark.parametrize("block", [b"x", b"data: x\n", b": x"], ids=repr)
+@beside
 def test_sse_refuses_an_event_over_64_mib_before_it_is_in_memory(block: bytes) -> None:
     taken = [0]
 
@@ -1517,6 +1591,7 @@ KEEPALIVES: Dict[str, bytes] = {
 
 
 @pytest.mark.parametrize("keepalive", [pytest.param(v, id=k) for k, v in KEEPALIVES.items()])
+@beside
 def test_stream_passes_over_keepalives(keepalive: bytes) -> None:
     events = [sse(part, done=False) for part in (delta("a"), delta("b"), delta(None, "stop"))]
     events += [b"data: [DONE]\n\n"]
@@ -1548,6 +1623,7 @@ def test_stream_passes_over_keepalives(keepalive: bytes) -> None:
     "end of sequence as content": (sse(delta("</s>"), delta("[DONE]")), ["</s>", "[DONE]"]),
     "half a surrogate pair": (sse(delta("\ud83d"), delta("\ude00")), ["\ud83d", "\ude00"]),
 }))
+@beside
 def test_stream_yields_a_chunk_for_each_event_that_has_one(body: bytes,
                                                            expected: List[str]) -> None:
     for chunks in (None, 1, 65536):
@@ -1576,6 +1652,7 @@ def test_stream_yields_each_chunk_before_more_is_sent() -> None:
 
 @pytest.mark.parametrize("framing, after", [("chunked", b""), *(("none", after) for after in (
     b"", b"data: x\n\n", b"\xff\x00<html>", sse({"error": "late"}), sse(delta("late"))))])
+@beside
 def test_stream_ends_at_done_while_the_server_stays_open(framing: str, after: bytes) -> None:
     body = sse(delta("a"), delta("b")) + after
     head = {"chunked": b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n" % (len(body), body),
@@ -1623,6 +1700,7 @@ def finishes(*reasons: Any) -> Dict[str, Any]:
     "[DONE] in a comment": (sse(delta("a"), done=False) + b": [DONE]\n\n", False),
 }))
 @pytest.mark.parametrize("framing", ["chunked", "length", "none"])
+@beside
 def test_stream_is_complete_or_interrupted(body: bytes, is_complete: bool, framing: str) -> None:
     wire = event_stream(body, chunks=50 if framing == "chunked" else None)
     if framing == "none":
@@ -1668,6 +1746,7 @@ def test_stream_is_interrupted_when_its_body_is_cut_even_after_a_finish_reason(w
     "event of a JSON string": (b'event: error\ndata: "m"\n\n', None, "APIError", "m"),
     "event of broken JSON": (b"event: error\ndata: {m\n\n", None, "APIError", "{m"),
 }))
+@beside
 def test_stream_raises_an_error_inside_it(event: bytes, status: Any, name: str, words: str) -> None:
     for before in (b"", sse(delta("a"), done=False), sse(finishes("stop"), done=False)):
         error = stream_error(event_stream(before + event, chunks=65536))
@@ -1687,6 +1766,7 @@ def test_stream_raises_an_error_inside_it(event: bytes, status: Any, name: str, 
     "JSON cut short": (b'{"id": "x1", "choices": [', JSON_TYPE, '{"id": "x1"'),
     "bytes": (bytes(range(128, 256)), "application/octet-stream", ""),
 }))
+@beside
 def test_stream_refuses_what_is_no_event_stream(body: bytes, type: str, words: str) -> None:
     for chunks in (None, 1, 65536):
         error = stream_error(answer(body, type=type, chunks=chunks))
@@ -1700,6 +1780,7 @@ def test_stream_refuses_what_is_no_event_stream(body: bytes, type: str, words: s
     completion(), json.dumps(completion(), indent=2).encode(),
     b"\n" + json.dumps(completion()).encode()],
     ids=["compact", "indented", "after a line end"])
+@beside
 def test_stream_says_that_the_server_ignores_stream(body: Any, type: str) -> None:
     for chunks in (None, 1, 65536):
         error = stream_error(answer(body, type=type, chunks=chunks))
@@ -1793,6 +1874,7 @@ def fail_in_loop(client: Client) -> Any:
 
 @pytest.mark.parametrize("leave", [
     break_off, close_early, close_at_once, drop_early, drop_at_once, fail_in_loop])
+@beside
 def test_stream_left_early_closes_the_connection(leave: Callable[[Client], Any]) -> None:
     with served(flow, timeout=5) as (server, client):
         kept = leave(client)
@@ -1866,6 +1948,7 @@ def tool_call(id: Optional[str], name: Optional[str], arguments: str) -> Any:
                      [DIM.ToolCall(None, "custom", DIM.Function(None, "a"))]),
     "index from 1": ([call("a", index=1), call("b", index=1)], [tool_call(None, None, "ab")]),
 }))
+@beside
 def test_collect_assembles_tool_calls(payloads: List[Any], expected: List[Any]) -> None:
     whole_answer = collected(*payloads)
     assert sorted(whole_answer.message.tool_calls, key=str) == sorted(expected, key=str)
@@ -1904,6 +1987,7 @@ def test_collect_assembles_tool_calls(payloads: List[Any], expected: List[Any]) 
     "byte order marks": ([part(content="\ufeffa"), part(content="\ufeff\ud83d")],
                          DIM.Message("assistant", "\ufeffa\ufeff\ud83d")),
 }))
+@beside
 def test_collect_joins_a_message(payloads: List[Any], expected: Any) -> None:
     assert collected(*payloads) == whole(DIM.Choice(0, expected))
 
@@ -2003,6 +2087,7 @@ def test_collect_takes_any_iterable_and_leaves_the_chunks_as_they_are() -> None:
     assert [chunk.raw for chunk in chunks] == [chunk.raw for chunk in before]
 
 
+@beside
 def test_collect_takes_linear_time_for_200_000_chunks() -> None:
     few, many = 10_000, 200_000
     function = DIM.Function("f", "d")
@@ -2106,6 +2191,7 @@ EXCHANGES = ("stream", "stream done", "hello", "lamb",
 @pytest.mark.parametrize("name, framing", [
     ("stream", "chunked"), ("Distill stream done", "none"), ("hello", "length"), ("lamb", "none"),
     ("Distill hello", "chunked"), ("Distill lamb", "length")])
+@beside
 def test_documented_exchange_cut_at_every_byte(name: str, framing: str) -> None:
     canned = Canned()
     check_cuts(canned.client(), lambda wire: setattr(canned, "wire", wire), name, framing, 1)
@@ -2113,6 +2199,7 @@ def test_documented_exchange_cut_at_every_byte(name: str, framing: str) -> None:
 
 @pytest.mark.parametrize("framing", FRAMINGS)
 @pytest.mark.parametrize("name", EXCHANGES)
+@beside
 def test_documented_exchange_cut_on_the_wire(name: str, framing: str) -> None:
     with served(b"") as (server, client):
         check_cuts(client, lambda wire: server.answers.__setitem__(0, then_close(wire)), name,
@@ -2187,6 +2274,7 @@ ANY_BYTES: Dict[str, Tuple[bytes, str]] = {
 
 
 @pytest.mark.parametrize("wire, name", named(ANY_BYTES))
+@beside
 def test_any_bytes_give_one_of_our_errors(wire: bytes, name: str) -> None:
     with served(then_close(wire), timeout=5) as (_, client):
         with pytest.raises(getattr(DIM, name)):
@@ -2223,6 +2311,7 @@ def test_answer_cut_within_its_head_is_no_answer(head: bytes) -> None:
                 ask()
 
 
+@beside
 def test_mutated_answers_give_a_result_or_one_of_our_errors() -> None:
     chance = random.Random(1)
     texts = [documented_stream(SEED_MODELS[0], True), SEED_HELLO_ANSWER.encode(),
@@ -2249,6 +2338,7 @@ def test_mutated_answers_give_a_result_or_one_of_our_errors() -> None:
 
 @pytest.mark.parametrize("opening, end", [("[", "]"), ('{"a":', "}"), ('{"error":[', "]}")],
                          ids=repr)
+@beside
 def test_json_of_any_depth_gives_a_result_or_one_of_our_errors(opening: str, end: str) -> None:
     canned = Canned()
     client = canned.client()
@@ -2264,6 +2354,20 @@ def test_json_of_any_depth_gives_a_result_or_one_of_our_errors(opening: str, end
                     assert len(str(error)) < 3000
 
 
+@beside
+def test_stream_of_comments_alone_is_not_kept_in_memory() -> None:
+    wire = event_stream((b": " + b"x" * 60_000 + b"\n\n") * 100)
+    with served(lambda sock, request: sock.sendall(wire)) as (_, client):
+        tracemalloc.start()
+        try:
+            with pytest.raises(DIM.StreamInterruptedError):
+                list(client.stream("Hi"))
+            assert tracemalloc.get_traced_memory()[1] < 3_000_000
+        finally:
+            tracemalloc.stop()
+
+
+@beside
 def test_body_over_64_mib_is_refused_before_it_is_in_memory() -> None:
     sent, block = [0], b"x" * (1 << 20)
 
@@ -2758,6 +2862,7 @@ def test_sockets_probe_a_silent_peer_and_send_without_delay(serve: Callable[...,
             assert 30 <= sock.getsockopt(socket.IPPROTO_TCP, idle) <= 90
 
 
+@beside
 def test_client_serves_200_threads_at_once() -> None:
     together = threading.Barrier(200)
 
@@ -2911,6 +3016,7 @@ def test_timeout_is_all_that_an_opener_without_our_handler_keeps() -> None:
             assert_times_out(functools.partial(client.chat, "Hi"), "timeout", 0.06)
 
 
+@beside
 def test_timeout_is_for_silence_alone() -> None:
     with Server(drip(chunked(type=SSE_TYPE), chunk(sse(delta("Hi"), done=False)), 999)) as server:
         with server.client(timeout=0.2) as client:
@@ -2919,6 +3025,7 @@ def test_timeout_is_for_silence_alone() -> None:
             stream.close()
 
 
+@beside
 def test_timeout_is_for_silence_alone_where_a_server_reads_slowly() -> None:
     def read(count: int) -> None:
         with listener.accept()[0] as sock, contextlib.suppress(OSError):
@@ -2981,6 +3088,7 @@ def test_stream_ends_at_the_deadline_whatever_it_yields(serve: Callable[..., Ser
 
 
 @pytest.mark.parametrize("option", ["timeout", "deadline"])
+@beside
 def test_sending_ends_in_time_where_nothing_is_read(option: str) -> None:
     with deaf_port() as port:
         options: Dict[str, Any] = {option: 0.1}
@@ -2989,6 +3097,7 @@ def test_sending_ends_in_time_where_nothing_is_read(option: str) -> None:
         assert_times_out(lambda: client.request("POST", "/x", text), option, 0.1)
 
 
+@beside
 def test_deadline_holds_for_a_call_with_its_retries() -> None:
     busy = answer({"error": "busy"}, 503, headers=("Retry-After-Ms: 50",))
     with Server(busy) as server, server.client(deadline=0.3, max_retries=30) as client:
@@ -3315,6 +3424,13 @@ def test_token_that_is_echoed_is_masked_in_the_log_of_a_retry(caplog: pytest.Log
     assert TOKEN not in repr([vars(record) for record in caplog.records])
 
 
+def test_token_of_digits_masks_what_holds_it() -> None:
+    error = chat_error(answer({"error": {"message": "no 20249", "code": 12024}}, 400),
+                       api_key="2024")
+    assert str(error).startswith("HTTP 400: no ***9")
+    assert (error.status, error.message, error.code, error.body) == (400, "no ***9", "***", "***")
+
+
 def test_masked_error_still_says_what_the_server_said() -> None:
     with Server(answer({"error": {"message": f"key {TOKEN} is bad"}}, 401)) as server:
         with server.client() as client, pytest.raises(deepinfra_min.AuthenticationError) as caught:
@@ -3566,8 +3682,9 @@ def test_python_without_ssl_does_without_https() -> None:
 
 # ---- Command line --------------------------------------------------------------------------------
 
-# The tables below hold whole runs of the command. A process takes a tenth of a second to start, so
-# those of all tables are started together, a few at a time; each test then looks at one of them.
+# The tables below hold whole runs of the command, each in a process of its own. An interpreter
+# takes a tenth of a second to start, so the processes of all tables are started together, two at a
+# time, and where a row is not about the start, forked from one that has imported the module.
 
 MODULE = Path(deepinfra_min.__file__).read_text(encoding="utf-8")
 PATIENCE = 15.0  # seconds to wait for a process, on a machine that may be very busy
@@ -3599,6 +3716,60 @@ socket.getaddrinfo = getaddrinfo
 posix = pytest.mark.skipif(os.name == "nt", reason="POSIX has these signals, terminals and files")
 
 
+FORKER = f"""
+import argparse, deepinfra_min, json, os, signal, sys, traceback
+for line in sys.stdin.buffer:
+    args, env, folder, *files = json.loads(line.decode())
+    pid = os.fork()
+    if not pid:
+        signal.alarm({2 * PATIENCE:.0f})
+        os.chdir(folder)
+        os.environ.clear()
+        os.environ.update(env)
+        for fd, (name, flags) in enumerate(zip(files, (os.O_RDONLY, os.O_WRONLY, os.O_WRONLY))):
+            os.dup2(os.open(name, flags), fd)
+        sys.stdin, sys.stdout = open(0, encoding="utf-8"), open(1, "w", encoding="utf-8")
+        sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace")
+        code = 70
+        try:
+            code = deepinfra_min.main(args)
+        except SystemExit as error:
+            code = error.code or 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+    status = os.waitpid(pid, 0)[1]
+    print(os.WEXITSTATUS(status) if os.WIFEXITED(status) else -os.WTERMSIG(status), flush=True)
+"""
+
+
+class Forker:
+    """A process that has imported the module, and forks one for each run of the command."""
+
+    def __init__(self, folder: Path, own_folder: Path) -> None:
+        self.folder, self.own_folder = folder, own_folder
+        self._process: Any = subprocess.Popen(
+            [sys.executable, "-c", FORKER], env=environment(folder, ""),
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+    def run(self, args: List[str], env: Dict[str, str], stdin: bytes) -> Tuple[int, bytes, bytes]:
+        files = [self.own_folder / name for name in ("stdin", "stdout", "stderr")]
+        for file in files:
+            file.write_bytes(stdin if file.name == "stdin" else b"")
+        job = [args, env, str(self.folder), *map(str, files)]
+        self._process.stdin.write(json.dumps(job).encode() + b"\n")
+        self._process.stdin.flush()
+        code = int(self._process.stdout.readline())
+        return code, files[1].read_bytes(), files[2].read_bytes()
+
+    def close(self) -> None:
+        with self._process:
+            self._process.stdin.close()
+
+
 class Result(NamedTuple):
     """What a run left, and the requests that its server saw."""
 
@@ -3622,7 +3793,7 @@ class Case:
         self.args, self.answers, self.stdin, self.python = args, answers, stdin, python
         self.redirect, self.env = redirect, env
 
-    def run(self, folder: Path) -> Result:
+    def run(self, folder: Path, forkers: queue.Queue[Forker]) -> Result:
         with Server(*self.answers) as server, socket.socket() as dead:
             dead.bind(("127.0.0.1", 0))  # and not listening
 
@@ -3630,17 +3801,26 @@ class Case:
                 word = word.replace("{url}", server.url).replace("{origin}", server.origin)
                 return word.replace("{dead}", f"http://127.0.0.1:{dead.getsockname()[1]}/v1")
 
-            command = [sys.executable, *self.python, *map(fill, self.args)]
-            if self.redirect:
-                command = ["sh", "-c", f'exec "$@" {self.redirect}', "sh", *command]
+            args = [fill(word) for word in self.args]
             env = environment(folder, "{url}", **self.env)
             env = {name: fill(text) for name, text in env.items()}
+            is_plain = self.python == BY_NAME and not self.redirect
+            if FORKS and is_plain and not any(re.match("PYTHON|LC_", name) for name in self.env):
+                forker = forkers.get()
+                try:
+                    code, out, err = forker.run(args, env, self.stdin or b"")
+                finally:
+                    forkers.put(forker)
+                return Result(code, as_text(out), as_text(err), server.requests)
+            command = [sys.executable, *self.python, *args]
+            if self.redirect:
+                command = ["sh", "-c", f'exec "$@" {self.redirect}', "sh", *command]
             given: Any = {"input": self.stdin} if self.stdin is not None else {
                 "stdin": subprocess.DEVNULL}
             done = subprocess.run(command, env=env, cwd=str(folder), capture_output=True,
                                   timeout=2 * PATIENCE, **given)
-            out, err = as_text(done.stdout), as_text(done.stderr)
-            return Result(done.returncode, out, err, server.requests)
+            return Result(done.returncode, as_text(done.stdout), as_text(done.stderr),
+                          server.requests)
 
 
 def environment(folder: Path, url: str, **changes: Optional[str]) -> Dict[str, str]:
@@ -3674,15 +3854,23 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module", autouse=True)  # so that they run beside the other tests
-def results(request: pytest.FixtureRequest, folder: Path) -> Iterator[Dict[Case, Future[Result]]]:
+def results(request: pytest.FixtureRequest, folder: Path, tmp_path_factory: pytest.TempPathFactory,
+            ) -> Iterator[Dict[Case, Future[Result]]]:
     """Start the runs that the chosen tests look at."""
     chosen = [getattr(item, "callspec", None) for item in request.session.items]
     values = [value for spec in chosen if spec for value in spec.params.values()]
     cases = dict.fromkeys(value for value in values if isinstance(value, Case))
-    if any("slow_stdin" in item.fixturenames for item in request.session.items):  # type: ignore
-        request.getfixturevalue("slow_stdin")
-    with ThreadPoolExecutor(2) as pool:
-        futures = {case: pool.submit(case.run, folder) for case in cases if not lacks(case)}
+    forkers: queue.Queue[Forker] = queue.Queue()
+    with contextlib.ExitStack() as stack:  # which forks before there are threads and pipes
+        stack.enter_context(running_beside(request.session.items, folder))
+        if any("slow_stdin" in item.fixturenames for item in request.session.items):  # type: ignore
+            request.getfixturevalue("slow_stdin")
+        for _ in range(2 if FORKS and cases else 0):
+            own_folder = tmp_path_factory.mktemp("forker")
+            forkers.put(stack.enter_context(contextlib.closing(Forker(folder, own_folder))))
+        pool = stack.enter_context(ThreadPoolExecutor(2))
+        futures = {case: pool.submit(case.run, folder, forkers)
+                   for case in cases if not lacks(case)}
         yield futures
         for future in futures.values():
             future.cancel()
@@ -3837,6 +4025,7 @@ def test_answer_is_flushed_chunk_by_chunk_into_a_pipe(folder: Path, slow_stdin: 
 
 @posix
 @pytest.mark.parametrize("shown", [b"", b"One"], ids=["before the answer", "within the answer"])
+@beside
 def test_ctrl_c_dies_of_the_signal_at_once(shown: bytes, folder: Path) -> None:
     paced = Paced(delta("One"), delta("two"))
     with started(folder, "-n", "Hi", answer=paced) as (process, server):
@@ -3858,6 +4047,7 @@ def wait_until(is_true: Callable[[], bool]) -> None:
 
 
 @posix
+@beside
 def test_head_ends_the_answer_silently(folder: Path) -> None:
     paced = Paced(delta("One"), delta("two"), delta("three", "stop"))
     with started(folder, "-n", "Hi", answer=paced) as (process, _):
@@ -3881,6 +4071,7 @@ def test_untrusted_certificate(tls: ssl.SSLContext, folder: Path) -> None:
 
 @posix
 @pytest.mark.parametrize("words", [("--help",), ("-n", "--no-stream", "Hi")], ids=" ".join)
+@beside
 def test_closed_pipe_is_silent(words: Tuple[str, ...], folder: Path) -> None:
     reader, writer = os.pipe()
     os.close(reader)
@@ -3951,6 +4142,7 @@ class Terminal:
 
 
 @posix
+@beside
 def test_terminal_is_written_in_its_own_encoding(folder: Path) -> None:
     with Server(MANY_CHARACTERS) as server, Terminal(
             folder, server.url, "Hi", stderr=subprocess.PIPE,
@@ -3961,6 +4153,7 @@ def test_terminal_is_written_in_its_own_encoding(folder: Path) -> None:
 
 
 @posix
+@beside
 def test_status_line_is_wiped_at_the_first_character(folder: Path) -> None:
     paced = Paced(delta(reasoning_content="Hm"), delta("H"), delta("i", "stop"))
     with Server(paced) as server, Terminal(
@@ -3982,6 +4175,7 @@ def test_status_line_is_wiped_at_the_first_character(folder: Path) -> None:
 
 
 @posix
+@beside
 def test_conversation_in_a_terminal(folder: Path) -> None:
     paced = Paced(delta("Second"), delta("never"))
     first, third = (sse_answer(delta(text), delta(None, "stop")) for text in ("First", "Third"))
@@ -4088,6 +4282,11 @@ def test_conversation_through_pipes(case: Case, run: Callable[[Case], Result]) -
     turns = [user("Gr\u00fc\u00dfe"), {"role": "assistant", "content": "First"}, user("Two")]
     sent = [[dict(m, content=m["content"].strip()) for m in r.json["messages"]] for r in requests]
     assert sent == [[*HISTORY, *turns[:1]], [*HISTORY, *turns]]
+
+
+@pytest.mark.parametrize("case", table({"stdin closed": Case("-i", redirect="<&-")}))
+def test_conversation_without_turns_is_over(case: Case, run: Callable[[Case], Result]) -> None:
+    assert run(case) == (0, "", "", [])
 
 
 ERROR = r"deepinfra_min: error: (.+)\n  hint: (.+)\n"
@@ -4296,6 +4495,7 @@ USED = {**completion(), "usage": {"prompt_tokens": 1, "completion_tokens": 2, "t
 
 
 @pytest.mark.parametrize("words, reply, code, out, err", [
+    pytest.param(["--timeout", "soon", "Hi"], b"", 2, "", "--timeout", id="no number"),
     pytest.param(["--timeout", "nan", "Hi"], b"", 2, "", "--timeout", id="no number of seconds"),
     pytest.param(["--timeout=-1", "Hi"], b"", 2, "", "--timeout", id="less than no time"),
     pytest.param(["-i", "-"], b"", 2, "", "stdin", id="stdin for two ends"),
@@ -4488,25 +4688,22 @@ def test_module_works_from_a_folder_that_takes_no_files(tmp_path: Path) -> None:
     assert sorted(os.listdir(str(tmp_path))) == ["__pycache__", "deepinfra_min.py"]
 
 
-def tried_out(*args: str) -> Case:
-    """Return a run of the try-out, without pytest, where the environment names another server."""
-    return Case(*args, python=("-S", "-W", "error", __file__), DEEPINFRA_TOKEN="a-real-one",
-                DEEPINFRA_BASE_URL="http://nowhere.invalid")
-
-
-@pytest.mark.parametrize("case, code, out", [
-    (tried_out("Hello!"), 0, "".join(SEED_STREAM_DELTAS)),
-    (tried_out("--no-stream", "Hello!"), 0,
+@pytest.mark.parametrize("args, code, out", [
+    (["Hello!"], 0, "".join(SEED_STREAM_DELTAS)),
+    (["--no-stream", "Hello!"], 0,
      json.loads(SEED_HELLO_ANSWER)["choices"][0]["message"]["content"]),
-    (tried_out("-n", "--models"), 0, "\n".join(SEED_MODELS)),
-    (tried_out("-m", "unknown", "Hello!"), 4, "")],
-    ids=["stream", "whole", "models", "unknown model"])
-def test_try_out_gives_the_documented_answers(case: Case, code: int, out: str,
-                                              run: Callable[[Case], Result]) -> None:
-    result = run(case)
-    assert (result.code, result.out) == (code, out and out + "\n")
+    (["--models"], 0, "\n".join(SEED_MODELS)),
+    (["-m", "unknown", "Hello!"], 4, "")], ids=["stream", "whole", "models", "unknown model"])
+def test_try_out_gives_the_documented_answers(
+        args: List[str], code: int, out: str, monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("DEEPINFRA_TOKEN", "a-real-one")
+    monkeypatch.setenv("DEEPINFRA_BASE_URL", "http://nowhere.invalid")
+    assert try_out(["-n", *args]) == code
+    shown = capsys.readouterr()
+    assert shown.out == (out and out + "\n")
     notice = r"a stand-in on http://127\.0\.0\.1:\d+ answers, .*no model is asked\n"
-    assert (re.match if code else re.fullmatch)(notice, result.err)
+    assert (re.match if code else re.fullmatch)(notice, shown.err)
 
 
 # Packaging
@@ -4885,27 +5082,30 @@ def test_readme_has_no_command_without_a_test() -> None:
 
 
 @posix
-@pytest.mark.parametrize("line", COMMANDS)
-def test_readme_command(line: str, in_folder: Path, pems: Path, tls: ssl.SSLContext) -> None:
+def test_readme_commands(in_folder: Path, tls: ssl.SSLContext) -> None:
     entry = "import sys, deepinfra_min; sys.exit(deepinfra_min.main())"
     for name, words in (("python3", f'"{sys.executable}" -S'),
                         ("git", "printf '%s\\n' -old +new #"),
                         ("deepinfra-min", f'"{sys.executable}" -S -c "{entry}"')):
         (in_folder / name).write_text(f'#!/bin/sh\n{words} "$@"\n')
         (in_folder / name).chmod(0o755)
-    is_proxied = line.startswith("HTTPS_PROXY")
-    with Server(say_hi, context=tls if is_proxied else None) as server:
-        with Server(tunnel(server, "user:password")) as proxy:
-            env = environment(in_folder, EXAMPLE if is_proxied else server.url,
-                              PATH=os.pathsep.join([str(in_folder), os.environ["PATH"]]))
-            line_here = line.replace("proxy.example:3128", f"127.0.0.1:{proxy.port}")
-            done = subprocess.run(line_here, shell=True, env=env, stdin=subprocess.DEVNULL,
-                                  capture_output=True, check=False)
-    out, sent = COMMANDS[line]
-    assert (done.returncode, as_text(done.stdout)) == (0, out), done.stderr
-    assert [request.json if request.body else None for request in server.requests] == sent
-    assert bool(done.stderr) == ("--usage" in line or "test_" in line), done.stderr
-    assert {request.headers["authorization"] for request in server.requests} <= {"Bearer " + TOKEN}
+
+    def check(line: str, out: str, sent: List[Any]) -> None:
+        is_proxied = line.startswith("HTTPS_PROXY")
+        with Server(say_hi, context=tls if is_proxied else None) as server:
+            with Server(tunnel(server, "user:password")) as proxy:
+                env = environment(in_folder, EXAMPLE if is_proxied else server.url,
+                                  PATH=os.pathsep.join([str(in_folder), os.environ["PATH"]]))
+                line_here = line.replace("proxy.example:3128", f"127.0.0.1:{proxy.port}")
+                done = subprocess.run(line_here, shell=True, env=env, stdin=subprocess.DEVNULL,
+                                      capture_output=True, check=False)
+        assert (done.returncode, as_text(done.stdout)) == (0, out), done.stderr
+        assert [request.json if request.body else None for request in server.requests] == sent
+        assert bool(done.stderr) == ("--usage" in line or "test_" in line), done.stderr
+        assert {request.headers["authorization"]
+                for request in server.requests} <= {"Bearer " + TOKEN}
+
+    check_all(check, {line: (line, *expected) for line, expected in COMMANDS.items()})
 
 
 @needs_readme
