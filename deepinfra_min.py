@@ -38,7 +38,6 @@ except ImportError:  # a Python built without it can still reach a local server
     ssl = None  # type: ignore[assignment]
 TYPE_CHECKING = False  # typing's own would cost its import
 if TYPE_CHECKING:
-    import argparse
     from typing import Any, Callable, Generator, Iterable, Iterator, Mapping, NoReturn, TypeVar
     from urllib.request import HTTPSHandler
 
@@ -52,8 +51,7 @@ __all__ = [
     "APITimeoutError", "AuthenticationError", "ChatCompletion", "ChatCompletionChunk", "Choice",
     "ChunkChoice", "Client", "ConfigurationError", "DeepInfraError", "Function", "KeepAliveHandler",
     "Message", "Model", "RateLimitError", "ServerError", "ServerSentEvent",
-    "StreamInterruptedError", "ToolCall", "Usage", "collect", "iter_sse",
-]
+    "StreamInterruptedError", "ToolCall", "Usage", "collect", "iter_sse"]
 __version__ = "1.0.0"
 
 DEFAULT_BASE_URL = "https://api.deepinfra.com/v1/openai"
@@ -67,11 +65,10 @@ _WIRE_ERRORS = (OSError, http.client.HTTPException, ValueError, OverflowError)
 _URL_SAFE = "/?&=%:;,+@!$'()*~"
 _LOOPBACK = r"localhost|127(\.\d{1,3}){3}|::1"
 _DECODER = json.JSONDecoder()
-_TEXT, _NONE = {str, type(None)}, (None,) * 4
+_TEXT = {str, type(None)}
 
 
 # ---- Errors --------------------------------------------------------------------------------------
-
 
 class DeepInfraError(Exception):
     """The base of every error that a server, a network or a setting causes.
@@ -156,20 +153,23 @@ _HINTS = {
 
 
 def _api_error(payload: Any, status: int, headers: Mapping[str, str]) -> APIError:
-    """Return the error for an error payload, be it from an error's body, a 200 or a stream."""
-    headers = {name.lower(): str(value) for name, value in headers.items()}
-    kinds = {401: AuthenticationError, 403: AuthenticationError, 429: RateLimitError}
+    """Return the error for an error payload, a text or decoded; inside a 200 its status is 0."""
+    with contextlib.suppress(ValueError, TypeError, RecursionError):
+        payload = json.loads(payload)
+    outer = payload if isinstance(payload, dict) else {}
+    error = outer["error"] if isinstance(outer.get("error"), dict) else outer
+    code, headers = error.get("code"), {name.lower(): str(headers[name]) for name in headers}
+    if not status and isinstance(code, (int, str)) and re.fullmatch(r"[45]\d\d", str(code)):
+        status = int(code)
     message = _human_message(payload) or http.client.responses.get(status, "no message")
     if 300 <= status < 400:
         message += f", to {headers.get('location')}"
-    error = payload.get("error") if isinstance(payload, dict) else None
-    error = error if isinstance(error, dict) else {}
+    kinds = {401: AuthenticationError, 403: AuthenticationError, 429: RateLimitError}
     return kinds.get(status, ServerError if status >= 500 else APIError)(
         f"HTTP {status}: {message}" if status else f"the API answered with an error: {message}",
         hint=_HINTS.get(status, _HINTS.get(status // 100, "")), status=status or None,
-        message=message, code=error.get("code"), param=error.get("param"), type=error.get("type"),
-        body=payload, headers=headers, request_id=headers.get("x-request-id"),
-        retry_after=_retry_after(headers),
+        message=message, code=code, param=error.get("param"), type=error.get("type"), body=payload,
+        headers=headers, request_id=headers.get("x-request-id"), retry_after=_retry_after(headers),
         _is_retryable=status in (408, 409, 429) or status >= 500)
 
 
@@ -177,12 +177,9 @@ def _human_message(payload: Any) -> str:
     """Return the words in an error payload: its `error`, `detail` or `message`, however nested."""
     while isinstance(payload, dict):
         payload = next((payload[k] for k in ("error", "detail", "message") if payload.get(k)), "")
-    if isinstance(payload, list):  # validation errors, each with its place
-        items = [item if isinstance(item, dict) else {"msg": item} for item in payload]
-        places = [item["loc"] if isinstance(item.get("loc"), list) else () for item in items]
-        payload = "; ".join(".".join(map(str, place)) + f": {item.get('msg')}"
-                            for place, item in zip(places, items)).lstrip(": ")
-    text = str(payload).strip()
+    with contextlib.suppress(KeyError, TypeError):  # validation errors, each with its place
+        payload = "; ".join([".".join(map(str, e["loc"])) + f": {e['msg']}" for e in payload])
+    text = str(payload or "").strip()
     return "an HTML page, from a proxy or gateway" if text.startswith("<") else text
 
 
@@ -200,7 +197,6 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
 
 # ---- Data ----------------------------------------------------------------------------------------
 
-
 class _Parsed:
     """What is parsed from a mapping, which `raw` keeps, out of repr and comparison.
 
@@ -214,30 +210,23 @@ class _Parsed:
 
     def __eq__(self: Any, other: Any) -> bool:
         return type(self) is type(other) and all(
-            getattr(self, item.name) == getattr(other, item.name)
-            for item in fields(self) if item.compare)
-
-
-def _of(kind: Any, default: Any = None, **options: Any) -> Any:
-    """Declare a field of a checked kind: str, int, dict, a class of these, or a list of one."""
-    options = options if "default_factory" in options else {"default": default, **options}
-    return field(metadata={"kind": kind}, **options)
+            getattr(self, f.name) == getattr(other, f.name) for f in fields(self) if f.compare)
 
 
 @dataclass(repr=False, eq=False)
 class Function(_Parsed):
     """What a tool call calls. `arguments` is the string as it came, valid JSON or not."""
-    name: str | None = _of(str)
-    arguments: str = _of(str, "")
+    name: str | None = None
+    arguments: str = ""
 
 
 @dataclass(repr=False, eq=False)
 class ToolCall(_Parsed):
     """A call that the model asks for. `index` is its place in a streamed answer."""
-    id: str | None = _of(str)
+    id: str | None = None
     type: str = "function"
-    function: Function = _of(Function, default_factory=Function)
-    index: int | None = _of(int, compare=False)
+    function: Function = field(default_factory=Function)
+    index: int | None = field(default=None, compare=False)
 
 
 @dataclass(repr=False, eq=False)
@@ -247,9 +236,9 @@ class Message(_Parsed):
     `content` is a string; None beside tool calls; in a request also a list of parts.
     """
     role: str | None = None
-    content: Any = _of(str)
-    reasoning_content: str | None = _of(str)
-    tool_calls: tuple[ToolCall, ...] = _of([ToolCall], ())
+    content: Any = None
+    reasoning_content: str | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
     name: str | None = None
     tool_call_id: str | None = None
 
@@ -261,26 +250,26 @@ class Usage(_Parsed):
     completion_tokens: int | None = None
     total_tokens: int | None = None
     estimated_cost: float | None = None
-    prompt_tokens_details: Mapping[str, Any] | None = _of(dict)
-    completion_tokens_details: Mapping[str, Any] | None = _of(dict)
+    prompt_tokens_details: Mapping[str, Any] | None = None
+    completion_tokens_details: Mapping[str, Any] | None = None
 
 
 @dataclass(repr=False, eq=False, frozen=True)
 class Choice(_Parsed):
     """One of the answers. `finish_reason` is `stop`, `length`, `tool_calls` or another word."""
-    index: int = _of(int, 0)
-    message: Message = _of(Message, default_factory=lambda: Message("assistant"))
+    index: int = 0
+    message: Message = field(default_factory=lambda: Message("assistant"))
     finish_reason: str | None = None
-    logprobs: Mapping[str, Any] | None = _of(dict)
+    logprobs: Mapping[str, Any] | None = None
 
 
 @dataclass(repr=False, eq=False)
 class ChunkChoice(_Parsed):
     """One choice's part of a chunk. `finish_reason` is None until the last."""
-    index: int = _of(int, 0)
-    delta: Message = _of(Message, default_factory=Message)
+    index: int = 0
+    delta: Message = field(default_factory=Message)
     finish_reason: str | None = None
-    logprobs: Mapping[str, Any] | None = _of(dict)
+    logprobs: Mapping[str, Any] | None = None
 
 
 @dataclass(repr=False, eq=False, frozen=True)
@@ -290,8 +279,8 @@ class ChatCompletion(_Parsed):
     object: str = "chat.completion"
     created: int = 0
     model: str = ""
-    choices: tuple[Choice, ...] = _of([Choice], ())
-    usage: Usage | None = _of(Usage)
+    choices: tuple[Choice, ...] = ()
+    usage: Usage | None = None
     service_tier: str | None = None
 
     @property
@@ -312,8 +301,8 @@ class ChatCompletionChunk(_Parsed):
     object: str = "chat.completion.chunk"
     created: int = 0
     model: str = ""
-    choices: tuple[ChunkChoice, ...] = _of([ChunkChoice], ())
-    usage: Usage | None = _of(Usage)
+    choices: tuple[ChunkChoice, ...] = ()
+    usage: Usage | None = None
     service_tier: str | None = None
 
     @property
@@ -328,7 +317,7 @@ class Model(_Parsed):
     id: str = ""
     context_length: int | None = None
     max_tokens: int | None = None
-    pricing: Mapping[str, Any] | None = _of(dict)
+    pricing: Mapping[str, Any] | None = None
 
 
 @dataclass
@@ -338,39 +327,32 @@ class ServerSentEvent:
     data: str = ""
 
 
-_KINDS: dict[Any, dict[str, Any]] = {
-    cls: {item.name: item.metadata.get("kind") for item in fields(cls)}
-    for cls in (Function, ToolCall, Message, Usage, Choice, ChunkChoice, ChatCompletion,
-                ChatCompletionChunk, Model)}
+_KINDS: dict[str, Any] = {  # what a field has to hold, by its name; the others may hold anything
+    "content": str, "reasoning_content": str, "arguments": str, "index": int, "function": Function,
+    "tool_calls": [ToolCall], "message": Message, "delta": Message, "choices": [Choice],
+    "usage": Usage, "prompt_tokens_details": dict, "completion_tokens_details": dict,
+    "logprobs": dict, "pricing": dict}
+_CHUNK_KINDS = {**_KINDS, "choices": [ChunkChoice]}
 _SHAPES = {dict: "an object", list: "an array", str: "a string", int: "an integer"}
 
 
-def _parse(kind: Any, value: Any, place: str = "") -> Any:
-    """Return decoded JSON as its kind; missing, null and unknown fields are fine."""
-    shape: Any = list if isinstance(kind, list) else dict if kind in _KINDS else kind
+def _parse(kind: Any, value: Any, place: str = "", parsed: Any = None) -> Any:
+    """Return decoded JSON as its kind; what is missing or null stays as it is in `parsed`."""
+    shape: Any = list if isinstance(kind, list) else kind if kind in _SHAPES else dict
     if not isinstance(value, shape):
-        what = f"expected {_SHAPES[shape]}, got {type(value).__name__}"
-        raise APIResponseError(f"{place or 'the answer'}: {what}", hint=_NOT_THE_API)
+        got = type(value).__name__
+        raise APIResponseError(f"{place or 'the answer'}: expected {_SHAPES[shape]}, got {got}")
     if shape is list:
         return tuple([_parse(kind[0], item, f"{place}[{i}]") for i, item in enumerate(value)])
     if shape is kind:
         return value
-    parsed = kind()
+    parsed, kinds = parsed or kind(), _CHUNK_KINDS if kind is ChatCompletionChunk else _KINDS
     values = vars(parsed)  # set here, for speed and for the frozen ones
+    for name in [name for name in values if value.get(name) is not None]:
+        its_kind, at = kinds.get(name), f"{place}.{name}".lstrip(".")
+        values[name] = _parse(its_kind, value[name], at, values[name]) if its_kind else value[name]
     values["raw"] = value
-    for name, its_kind in _KINDS[kind].items():
-        item = value.get(name)
-        if item is not None:
-            at = f"{place}.{name}" if place else name
-            values[name] = item if its_kind is None else _parse(its_kind, item, at)
     return parsed
-
-
-def _parse_completion(raw: Any) -> ChatCompletion:
-    answer: ChatCompletion = _parse(ChatCompletion, raw)
-    for choice in answer.choices:
-        choice.message.role = choice.message.role or "assistant"
-    return answer
 
 
 def _parse_models(raw: Any) -> list[Model]:
@@ -389,13 +371,11 @@ def _to_wire(value: Any) -> Any:
     if not is_dataclass(value):
         return value
     wire = {f.name: _to_wire(getattr(value, f.name)) for f in fields(value) if f.name != "index"}
-    has_calls = bool(wire.get("tool_calls"))
     return {name: item for name, item in wire.items()
-            if item not in (None, []) or (has_calls and name == "content")}
+            if item not in (None, []) or (name == "content" and wire["tool_calls"])}
 
 
 # ---- Client --------------------------------------------------------------------------------------
-
 
 class Client:
     """A client of one API. Threads may share it; it may be forked and pickled (with its token).
@@ -419,10 +399,9 @@ class Client:
         base_url = base_url or os.environ.get("DEEPINFRA_BASE_URL") or DEFAULT_BASE_URL
         self.base_url = _clean_base_url(base_url)
         self.timeout, self.connect_timeout, self.deadline = timeout, connect_timeout, deadline
-        self.max_retries = max_retries
+        self.max_retries, self._ssl_context, self._opener = max_retries, ssl_context, opener
         self._token, self._token_source = _find_token(api_key, self.base_url)
         self._headers = _clean_headers(headers or {}, self._token)
-        self._ssl_context, self._opener = ssl_context, opener
         self.__setstate__({})
 
     def chat(self, messages: Messages, *, model: str | None = None,
@@ -435,7 +414,8 @@ class Client:
         Source: https://deepinfra.com/docs/openai_api
         """
         payload = _chat_payload(messages, model, params)
-        return self._call("POST", "/chat/completions", payload, _parse_completion)
+        parse: Callable[[Any], ChatCompletion] = functools.partial(_parse, ChatCompletion)
+        return self._call("POST", "/chat/completions", payload, parse)
 
     def stream(self, messages: Messages, *, model: str | None = None,
                **params: Any) -> Generator[ChatCompletionChunk, None, None]:
@@ -487,18 +467,29 @@ class Client:
 
     def _call(self, method: str, path: str, payload: Any, parse: Callable[[Any], T]) -> T:
         """Return the parsed answer to a request: the way of everything but a stream."""
-        with self._guard():
-            with contextlib.closing(self._open(method, path, payload)) as exchange:
-                body = b"".join(exchange.blocks())
-            return _read_json(body or b"null", parse, exchange.headers)
+        with self._exchange(method, path, payload) as exchange:
+            text = b"".join(exchange.blocks()).decode("utf-8-sig", "replace")
+            return _read_json(text or "null", parse, exchange.headers)
 
     def _stream(self, payload: Any) -> Generator[ChatCompletionChunk, None, None]:
-        with self._guard():
-            with contextlib.closing(self._open("POST", "/chat/completions", payload)) as exchange:
-                yield ChatCompletionChunk()  # taken by stream(), not by the caller
-                blocks = exchange.blocks(StreamInterruptedError, _NEVER)
-                yield from _iter_chunks(blocks, exchange.headers)
-                exchange.finish()
+        with self._exchange("POST", "/chat/completions", payload) as exchange:
+            yield ChatCompletionChunk()  # taken by stream(), not by the caller
+            blocks = exchange.blocks(StreamInterruptedError, _NEVER)
+            yield from _iter_chunks(blocks, exchange.headers)
+            exchange.finish()
+
+    @contextlib.contextmanager
+    def _exchange(self, method: str, path: str, payload: Any) -> Iterator[_Exchange]:
+        """Send a request; let no error out that shows the token, or that does not say which."""
+        try:
+            with contextlib.closing(self._open(method, path, payload)) as exchange:
+                yield exchange
+        except DeepInfraError as error:
+            if isinstance(error, AuthenticationError):
+                source = self._token_source
+                error.hint = f"check the token, from {source}" if source else _TOKEN_HINT
+            _mask_error(error, self._token)
+            raise
 
     def _open(self, method: str, path: str, payload: Any) -> _Exchange:
         """Return an exchange whose answer has begun with a 2xx; try again where that is safe."""
@@ -514,33 +505,20 @@ class Client:
                 return _Exchange(request, limits, self._opener or self._own_opener)
             except DeepInfraError as error:
                 wait = _retry_wait(error, attempt)
-                if attempt >= self.max_retries or time.monotonic() + wait >= limits.end:
+                attempt += 1
+                if attempt > self.max_retries or time.monotonic() + wait >= limits.end:
                     raise
-                cause = _mask(str(error), self._token)
-            attempt += 1
-            _log("info", "retry %d of %d in %.2f s: %s", attempt, self.max_retries, wait, cause)
+                _log("info", "retry %d of %d in %.2f s: %s", attempt, self.max_retries, wait,
+                     _mask(str(error), self._token))
             time.sleep(wait)
-
-    @contextlib.contextmanager
-    def _guard(self) -> Iterator[None]:
-        """Let no error out that shows the token, nor one about a token that does not say which."""
-        try:
-            yield
-        except DeepInfraError as error:
-            if isinstance(error, AuthenticationError):
-                source = self._token_source
-                error.hint = f"check the token, from {source}" if source else _TOKEN_HINT
-            _mask_error(error, self._token)
-            raise
 
 
 # ---- Request to wire -----------------------------------------------------------------------------
 
-
 def _find_token(api_key: str | None, base_url: str) -> tuple[str, str]:
     """Return the token and where it came from, or two empty strings."""
     url, source = urllib.parse.urlsplit(base_url), "api_key"
-    is_local = bool(re.fullmatch(_LOOPBACK, url.hostname or ""))
+    is_local = re.fullmatch(_LOOPBACK, url.hostname or "")
     if api_key is None:
         source = next((name for name in _TOKEN_VARIABLES if os.environ.get(name, "").strip()), "")
         api_key = os.environ.get(source, "")
@@ -566,11 +544,9 @@ def _clean_base_url(url: str) -> str:
     """Return the URL without its last slash; it has no place for credentials or a query."""
     url = url.strip().rstrip("/")
     pattern = r"(?i)https?://([\w.-]+|\[[\da-f:.]+\])(:\d+)?(/[!\"$->A-~]*)?"
-    try:
+    with contextlib.suppress(ValueError):  # a port or an IPv6 address that can't be
         if re.fullmatch(pattern, url, re.ASCII) and urllib.parse.urlsplit(url).port != 0:
             return url
-    except ValueError:  # a port or an IPv6 address that can't be
-        pass
     raise ConfigurationError(
         "the base URL is not http[s]://host[:port][/path]", setting="base_url",
         hint=f"check base_url= or DEEPINFRA_BASE_URL; the default is {DEFAULT_BASE_URL}")
@@ -618,8 +594,8 @@ def _log(level: str, message: str, *args: Any) -> None:
 
 class _Limits:
     """The time limits of one attempt, and how far it has come."""
-    is_connecting = is_answered = False  # the latter: a byte of the answer has come
-    connect_end = 0.0
+    connect_end: float | None = None  # while it connects
+    is_answered = False  # a byte of the answer has come
 
     def __init__(self, connect: float | None, silence: float | None,
                  deadline: float | None = None, started: float = 0.0) -> None:
@@ -630,7 +606,7 @@ class _Limits:
     def left(self) -> float | None:
         """Return how long the next wait for the network may last; raise once time is up."""
         now = time.monotonic()
-        left = min(self.connect_end - now if self.is_connecting else self.silence, self.end - now)
+        left = min(self.connect_end - now if self.connect_end else self.silence, self.end - now)
         if left <= 0:
             raise socket.timeout("timed out")
         return None if left == _NEVER else left
@@ -638,15 +614,14 @@ class _Limits:
     def error(self, place: str) -> APITimeoutError:
         """Return the error for the limit that has run out."""
         if time.monotonic() >= self.end - 0.01:
-            return APITimeoutError(f"the call passed its deadline of {self.deadline:g} s",
-                                   hint="raise deadline=")
-        if self.is_connecting:
-            return APITimeoutError(
-                f"connecting to {place} took longer than connect_timeout, {self.connect:g} s",
-                hint="check the base URL, the network and the proxy, or raise connect_timeout=",
-                _is_retryable=True)
-        return APITimeoutError(f"{place} was silent for the timeout of {self.silence:g} s",
-                               hint="raise timeout= or --timeout: a model may think for minutes")
+            what, hint = f"the call passed its deadline of {self.deadline:g} s", "raise deadline="
+        elif self.connect_end:
+            what = f"connecting to {place} took longer than connect_timeout, {self.connect:g} s"
+            hint = "check the base URL, the network and the proxy, or raise connect_timeout="
+        else:
+            what = f"{place} was silent for the timeout of {self.silence:g} s"
+            hint = "raise timeout= or --timeout: a model may think for minutes"
+        return APITimeoutError(what, hint=hint, _is_retryable=bool(self.connect_end))
 
 
 class _Exchange:
@@ -662,25 +637,20 @@ class _Exchange:
         except urllib.error.HTTPError as error:
             self._response = error  # an answer like any other
         except _WIRE_ERRORS as error:
-            raise _explain(error, request, limits) from error
-        self.headers = self._response.headers
+            _fail(error, request, limits)
+        self.headers, self.close = self._response.headers, self._response.close
         status, seconds = self._response.getcode(), time.monotonic() - started
         _log("debug", "%s %s: HTTP %s in %.3f s", request.method, request.full_url, status, seconds)
-        if not 200 <= status < 300:
-            raise self._refusal(status)
-
-    def _refusal(self, status: int) -> DeepInfraError:
-        """Return the error that the answer stands for, from as much of its body as arrives."""
-        body = bytearray()
+        if 200 <= status < 300:
+            return
+        body = bytearray()  # as much of it as arrives
         with contextlib.closing(self), contextlib.suppress(DeepInfraError):
             for block in self.blocks():
                 body += block
-        if status == 407:
-            return _proxy_error(self._request.host, "407 Proxy Authentication Required")
-        payload = body.decode("utf-8", "replace")
-        with contextlib.suppress(ValueError, RecursionError):
-            payload = json.loads(payload)
-        return _api_error(payload, status, self.headers)
+        if status == 407:  # in http.client's words for a proxy that opens no tunnel
+            refusal = OSError("Tunnel connection failed: 407 Proxy Authentication Required")
+            _fail(refusal, request, limits)
+        raise _api_error(body.decode("utf-8", "replace"), status, self.headers)
 
     def blocks(self, cut: Any = APIConnectionError, most: float = _MAX_BYTES) -> Iterator[bytes]:
         """Yield the body as it arrives, block by block; raise a `cut` error where it breaks off."""
@@ -692,7 +662,7 @@ class _Exchange:
                 if not block and (missing or (missing is None and not is_chunked and not size)):
                     raise http.client.IncompleteRead(b"", missing)  # http.client passes over both
             except _WIRE_ERRORS as error:
-                raise _explain(error, self._request, self._limits, cut) from error
+                _fail(error, self._request, self._limits, cut)
             size += len(block)
             if size > most:
                 raise _too_large("the body")
@@ -706,81 +676,66 @@ class _Exchange:
                 for _ in self.blocks():
                     pass
 
-    def close(self) -> None:
-        with contextlib.suppress(*_WIRE_ERRORS):
-            self._response.close()
 
-
-def _explain(error: Exception, request: Any, limits: _Limits,
-             cut: Any = APIConnectionError) -> DeepInfraError:
-    """Return our error for one of urllib's: which layer failed, where, why, and what to do."""
-    is_connecting = limits.is_connecting or isinstance(error, urllib.error.URLError)
-    while isinstance(error, urllib.error.URLError) and isinstance(error.reason, Exception):
-        error = error.reason  # which urllib's own handlers wrap while they connect and send
+def _fail(error: Any, request: Any, limits: _Limits, cut: Any = APIConnectionError) -> NoReturn:
+    """Raise our error for one of urllib's: which layer failed, where, why, and what to do."""
+    is_connecting = limits.connect_end or isinstance(error, urllib.error.URLError)
+    while isinstance(getattr(error, "reason", ""), Exception):
+        error = error.reason  # urllib wraps what goes wrong while it connects and sends
+    error.__traceback__ = None  # whose frames keep a proxy's answer open, before Python 3.11
     target = urllib.parse.urlsplit(request.full_url).netloc
     is_beyond = request._tunnel_host and not is_connecting  # the proxy, which is out of it then
     place = target if is_beyond or request.host == target else f"the proxy {request.host}"
     reason, retry = getattr(error, "strerror", None) or str(error), not limits.is_answered
     if isinstance(error, socket.timeout) and error.errno is None:
-        return limits.error(place)
+        raise limits.error(place) from error
     if reason.startswith("Tunnel connection failed"):
-        return _proxy_error(request.host, reason.partition(": ")[2])
-    if isinstance(error, getattr(ssl, "SSLCertVerificationError", ())):
-        return _certificate_error(error, target)
-    if isinstance(error, getattr(ssl, "SSLError", ())):
+        what = f"the proxy {request.host} refused the connection: {reason.partition(': ')[2]}"
+        hint, retry = "check HTTPS_PROXY=http://user:password@host:port, or set NO_PROXY", False
+    elif hasattr(error, "verify_message"):  # an SSLCertVerificationError, where there is ssl
+        what = f"TLS: the certificate of {target} is not trusted: {error.verify_message}"
+        hint, retry = "set SSL_CERT_FILE to the CA's PEM file, or pass ssl_context=", False
+        if sys.version_info >= (3, 13) and 79 < error.verify_code < 95:  # what X509_STRICT adds
+            hint = ("Python 3.13 checks certificates more strictly: have a standard one issued, or "
+                    "pass an ssl_context= without ssl.VERIFY_X509_STRICT; SSL_CERT_FILE is no help")
+    elif isinstance(error, getattr(ssl, "SSLError", ())):
         what = f"TLS with {target} failed: {reason}"
         hint = "check that the port speaks https, and that no firewall or proxy breaks in"
-    elif isinstance(error, socket.gaierror):
-        what = f"DNS can't resolve {place}: {reason}"
-        hint = "check the host in the base URL and the proxy's address, and the network"
     elif is_connecting:
-        what = f"TCP can't connect to {place}: {reason}"
-        hint = "check that a server listens there, the base URL and the proxy's address"
+        how = "DNS can't resolve" if isinstance(error, socket.gaierror) else "TCP can't connect to"
+        what = f"{how} {place}: {reason}"
+        hint = "check the base URL, the proxy's address, the network, and that a server is there"
     elif isinstance(error, (OSError, http.client.IncompleteRead)):
         what = f"{place} cut the connection {'before' if retry else 'within'} the answer"
         hint = "ask again" if retry else "what arrived is incomplete: ask again"
     else:
-        return APIResponseError(f"{place} does not answer in HTTP: {reason}", hint=_NOT_THE_API)
-    return cut(what, hint=hint, _is_retryable=retry)  # type: ignore[no-any-return]
-
-
-def _proxy_error(place: str, reason: str) -> APIConnectionError:
-    return APIConnectionError(
-        f"the proxy {place} refused the connection: {reason}",
-        hint="check HTTPS_PROXY=http://user:password@host:port, or set NO_PROXY")
-
-
-def _certificate_error(error: Any, place: str) -> APIConnectionError:
-    hint = "set SSL_CERT_FILE to the CA's PEM file, or pass ssl_context="
-    if sys.version_info >= (3, 13) and 79 < error.verify_code < 95:  # what X509_STRICT adds
-        hint = ("Python 3.13 checks certificates more strictly: have a standard one issued, or "
-                "pass an ssl_context= without ssl.VERIFY_X509_STRICT (SSL_CERT_FILE does not help)")
-    return APIConnectionError(
-        f"TLS: the certificate of {place} is not trusted: {error.verify_message}", hint=hint)
+        what = f"{place} does not answer in HTTP: {reason}"
+        cut, hint, retry = APIResponseError, _NOT_THE_API, False
+    raise cut(what, hint=hint, _is_retryable=retry) from error
 
 
 def _mask_error(error: DeepInfraError, token: str) -> None:
     """Take the token out of an error and its causes, and only then cut what is long."""
     error.args = (_mask(str(error.args[0]), token)[:1000],)
-    for name, value in vars(error).items():
-        vars(error)[name] = _mask(value, token)
+    vars(error).update({name: _mask(value, token) for name, value in vars(error).items()})
     if isinstance(error, APIResponseError):
         error.body = error.body[:200]
-    cause: BaseException | None = error.__cause__ or error.__context__
+    cause = error.__cause__ or error.__context__
     while cause is not None:
-        shown = f"{cause} {(cause.args, vars(cause))!r}"
-        if token and (token in shown or repr(token)[1:-1] in shown):
+        shown = f"{cause} {cause.args} {vars(cause)}"
+        if _mask(shown, token) != shown:
             error.__cause__ = error.__context__ = None
         cause = cause.__cause__ or cause.__context__
 
 
 def _mask(value: Any, token: str) -> Any:
-    """Return decoded JSON without the token, nor its spellings inside a JSON text."""
+    """Return decoded JSON without the token, nor its spellings inside a text."""
     if len(token) < 4:  # a local server's, and a part of many a word
         return value
+    escaped = json.dumps(token)[1:-1], repr(token)[1:-1], token.replace("/", "\\/")
     try:
         text = json.dumps(value)
-        for spelling in (json.dumps(token)[1:-1], token.replace("/", "\\/"), token):
+        for spelling in (*escaped, token):
             text = text.replace(json.dumps(spelling)[1:-1], "***")
         return json.loads(text)
     except (ValueError, TypeError, RecursionError):  # say, a token that looks like a number in it
@@ -817,53 +772,51 @@ class KeepAliveHandler(urllib.request.HTTPHandler, HTTPSHandler):
     def __init__(self, context: ssl.SSLContext | None = None) -> None:
         urllib.request.AbstractHTTPHandler.__init__(self)
         self._context = context
-        self._idle: dict[Any, list[_Connection]] = {}
+        self._idle: dict[Any, list[socket.socket]] = {}
         self._locks: dict[int, Any] = {}  # by process, since a fork may copy one that is held
 
     def http_open(self, req: Any) -> Any:
         """Send a request on a kept connection or, if that fails before an answer, on a new one."""
-        headers = {name.title(): value for name, value in req.header_items()}
-        tunnel_headers = {name: headers.pop(name) for name in list(headers)
-                          if req._tunnel_host and name == "Proxy-Authorization"}
-        key = (os.getpid(), req.type, req.host, req._tunnel_host, *tunnel_headers.values())
+        login = req.get_header("Proxy-authorization")
+        key = (os.getpid(), req.type, req.host, req._tunnel_host, login)
         seconds = req.timeout if isinstance(req.timeout, (int, float)) else None
         limits = getattr(req, "limits", None) or _Limits(seconds, seconds)
-        connection = self._take_idle(key)
-        if connection is not None:
+        connect = functools.partial(
+            _Connection, context=self._tls_context() if req.type == "https" else None,
+            limits=limits, keep=lambda sock: self._idle.setdefault(key, []).append(sock))
+        kept = self._take_idle(key)
+        if kept:
             try:
-                return self._send(req, headers, key, connection, limits)
+                return self.do_open(functools.partial(connect, kept=kept), req)
             except OSError as error:
-                if limits.is_answered or isinstance(error, socket.timeout):
+                reason = getattr(error, "reason", error)  # which urllib wraps while it sends
+                if limits.is_answered or isinstance(reason, socket.timeout):
                     raise
-        connection = _Connection(req.host, self._tls_context() if req.type == "https" else None)
-        if req._tunnel_host:
-            connection.set_tunnel(req._tunnel_host, headers=tunnel_headers)
-        return self._send(req, headers, key, connection, limits)
+        return self.do_open(connect, req)
 
     https_open = http_open
 
     def close(self) -> None:
         """Close the idle connections."""
         for key in list(self._idle):
-            for connection in self._idle.pop(key, []):
-                connection.close()
+            for sock in self._idle.pop(key, []):
+                sock.close()
 
     __del__ = close
 
-    def _take_idle(self, key: Any) -> _Connection | None:
-        """Return a kept connection on which nothing has arrived, neither bytes nor the end."""
-        idle = self._idle.get(key, [])
-        with contextlib.suppress(IndexError):  # none is left
+    def _take_idle(self, key: Any) -> socket.socket | None:
+        """Return a kept socket on which nothing has arrived, neither bytes nor the end."""
+        with contextlib.suppress(LookupError):  # none is left
             while True:
-                connection = idle.pop()  # no lock: a list's pop and append are atomic
+                sock = self._idle[key].pop()  # no lock: a list's pop and append are atomic
                 try:
-                    connection.sock.settimeout(0)
-                    socket.socket.recv(connection.sock, 1, socket.MSG_PEEK)  # TLS itself can't peek
+                    sock.settimeout(0)
+                    socket.socket.recv(sock, 1, socket.MSG_PEEK)  # TLS itself can't peek
                 except BlockingIOError:
-                    return connection
+                    return sock
                 except OSError:
                     pass  # it was reset
-                connection.close()
+                sock.close()
         return None
 
     def _tls_context(self) -> ssl.SSLContext:
@@ -877,70 +830,55 @@ class KeepAliveHandler(urllib.request.HTTPHandler, HTTPSHandler):
             self._context = self._context or ssl.create_default_context()
         return self._context
 
-    def _send(self, req: Any, headers: Any, key: Any, connection: Any, limits: _Limits) -> Any:
-        connection.limits, connection.response_class = limits, functools.partial(_Response, limits)
-        try:
-            with contextlib.suppress(BrokenPipeError):  # an early answer, say 413, may be there
-                connection.request(req.get_method(), req.selector, req.data, headers,
-                                   encode_chunked=req.has_header("Transfer-encoding"))
-            response = connection.getresponse()
-        except BaseException:
-            connection.close()
-            raise
-        response.url, response.msg = req.full_url, response.reason  # as urllib has them
-        response.on_close = functools.partial(self._give_back, key, connection)
-        vars(connection)["_HTTPConnection__response"] = None  # a cycle: dropping it has to close it
-        return response
-
-    def _give_back(self, key: Any, connection: _Connection, is_reusable: bool) -> None:
-        if is_reusable:
-            self._idle.setdefault(key, []).append(connection)
-        else:
-            connection.close()
-
 
 class _Connection(http.client.HTTPConnection):
-    """http.client's connection, with TLS if it has a context, under the limits of its request."""
-    limits: _Limits
-    response_class: Any
+    """http.client's connection for one request, on a kept socket or a new one, under limits."""
 
-    def __init__(self, host: str, context: ssl.SSLContext | None) -> None:
+    def __init__(self, host: str, *, limits: _Limits, context: ssl.SSLContext | None, keep: Any,
+                 kept: Any = None, timeout: Any = None) -> None:
         self.default_port = 443 if context else 80
         super().__init__(host)
-        self._context = context
+        self._limits, self._context, self._keep, self._kept = limits, context, keep, kept
+        self._create_connection = functools.partial(_dial, limits)
 
     def connect(self) -> None:
-        limits: Any = self.limits
-        limits.is_connecting, limits.connect_end = True, time.monotonic() + limits.connect
-        self.sock: Any = _dial(self.host, self.port, limits)
-        tunnel: Any = vars(self)["_tunnel_host"]
-        if tunnel:
-            with contextlib.ExitStack() as stack:  # closes the proxy's answer; so does Python 3.11
-                self.response_class = lambda *args, **options: stack.enter_context(
-                    _Response(limits, *args, **options))
-                self._tunnel()  # type: ignore[attr-defined]
-            self.response_class = functools.partial(_Response, limits)
+        self.sock: Any = self._kept
+        if self._kept:
+            return
+        self._limits.connect_end = time.monotonic() + self._limits.connect
+        super().connect()  # by _dial, and through a tunnel
         if self._context:
-            self.sock.settimeout(limits.left())
-            server = tunnel or self.host
+            self.sock.settimeout(self._limits.left())
+            server = vars(self)["_tunnel_host"] or self.host
             self.sock = self._context.wrap_socket(self.sock, server_hostname=server)
-        limits.is_connecting = limits.is_answered = False
+        self._limits.connect_end, self._limits.is_answered = None, False
+
+    def putheader(self, header: Any, *values: Any) -> None:
+        if header != "Connection":  # urllib's "close"
+            super().putheader(header, *values)
 
     def send(self, data: Any) -> None:
         if self.sock is None:
             self.connect()
-        for start in range(0, len(data), 65536):  # since sendall() has one timeout for all of it
-            self.sock.settimeout(self.limits.left())
-            super().send(data[start : start + 65536])
+        with contextlib.suppress(ConnectionError):  # an early answer, say 413, may be there
+            for start in range(0, len(data), 65536):  # sendall() has one timeout for all of it
+                self.sock.settimeout(self._limits.left())
+                super().send(data[start : start + 65536])
+
+    def response_class(self, sock: Any, *args: Any, **options: Any) -> Any:  # type: ignore
+        """Hand the socket over to its answer, unless that is a proxy's, which opens a tunnel."""
+        is_proxy = self._limits.connect_end
+        self.sock = sock if is_proxy else None
+        return _Response(self._limits, None if is_proxy else self._keep, sock, *args, **options)
 
 
 class _Response(http.client.HTTPResponse):
-    """http.client's response, read under limits; `on_close` learns whether it was read whole."""
-    on_close: Callable[[bool], None] | None = None
+    """http.client's response, read under limits. Read to its end, it keeps its socket."""
     _is_last_chunk = False
 
-    def __init__(self, limits: _Limits, sock: Any, *args: Any, **options: Any) -> None:
+    def __init__(self, limits: _Limits, keep: Any, sock: Any, *args: Any, **options: Any) -> None:
         super().__init__(sock, *args, **options)
+        self._keep, self._sock = keep, sock
 
         def readinto(buffer: Any) -> int:
             sock.settimeout(limits.left())
@@ -957,34 +895,30 @@ class _Response(http.client.HTTPResponse):
 
     def _close_conn(self) -> None:  # which http.client calls at a body's end, its cut, and close()
         super()._close_conn()  # type: ignore[misc]
-        on_close, self.on_close = self.on_close, None
-        if on_close:
-            on_close((self.length == 0 or self._is_last_chunk) and not self.will_close)
+        if (self.length == 0 or self._is_last_chunk) and not self.will_close:
+            self._keep(self._sock)
+        elif self._keep:
+            self._sock.close()
 
 
-def _dial(host: str, port: int, limits: _Limits) -> socket.socket:
+def _dial(limits: _Limits, address: tuple[str, int], *unused: object) -> socket.socket:
     """Connect to one of the host's addresses, which share the time that is left."""
-    addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    for n, (family, kind, protocol, _, address) in enumerate(addresses):
-        sock = socket.socket(family, kind, protocol)
+    found: Any = socket.getaddrinfo(*address, type=socket.SOCK_STREAM)
+    for n, (*_, place) in enumerate(found):
         try:
             left = limits.left()
-            sock.settimeout(left and left / (len(addresses) - n))
-            sock.connect(address)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock = socket.create_connection(place[:2], left and left / (len(found) - n))
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             idle = getattr(socket, "TCP_KEEPIDLE", getattr(socket, "TCP_KEEPALIVE", 0x10))
             with contextlib.suppress(OSError):  # 0x10: macOS, unnamed before Python 3.10
                 sock.setsockopt(socket.IPPROTO_TCP, idle, 60)
             return sock
         except OSError as error:
-            sock.close()
             failure = error
     raise failure
 
 
 # ---- Wire to answer ------------------------------------------------------------------------------
-
 
 def iter_sse(blocks: Iterable[bytes]) -> Iterator[ServerSentEvent]:
     """Yield the events of a stream that comes as blocks of bytes, each once its last byte is there.
@@ -997,8 +931,8 @@ def iter_sse(blocks: Iterable[bytes]) -> Iterator[ServerSentEvent]:
     for line in _iter_lines(blocks):
         if not line:
             if data:
-                text = data[0] if len(data) == 1 else b"\n".join(data)
-                yield ServerSentEvent(event or "message", text.decode("utf-8", "replace"))
+                text = b"\n".join(data).decode("utf-8", "replace")
+                yield ServerSentEvent(event or "message", text)
             event, data, size = "", [], 0
             continue
         name, _, value = line.partition(b":")
@@ -1015,15 +949,12 @@ def iter_sse(blocks: Iterable[bytes]) -> Iterator[ServerSentEvent]:
 
 def _iter_lines(blocks: Iterable[bytes]) -> Iterator[bytes]:
     """Yield lines without their CR, LF or CRLF; drop a BOM, and a last line that has no end."""
-    begun, after_cr, bom = bytearray(), False, b"\xef\xbb\xbf"
-    for block in blocks:
-        if after_cr and block[:1] == b"\n":
-            block, after_cr = block[1:], False  # the rest of a CRLF whose line is out already
-        if not block:
-            continue
-        lines = block.splitlines()  # of bytes: at CR, LF and CRLF alone
-        after_cr = block.endswith(b"\r")
-        rest = b"" if after_cr or block.endswith(b"\n") else lines.pop()
+    begun, end, bom = bytearray(), b"", b"\xef\xbb\xbf"
+    for block in filter(None, blocks):
+        if end == b"\r" and block[:1] == b"\n":
+            block = block[1:]  # the rest of a CRLF whose line is out already
+        lines, end = block.splitlines(), block[-1:]  # of bytes: at CR, LF and CRLF alone
+        rest = b"" if end in b"\r\n" else lines.pop()
         if lines:
             lines[0] = bytes(begun + lines[0]) if begun else lines[0]
             begun.clear()
@@ -1042,9 +973,15 @@ def _too_large(what: str) -> APIResponseError:
 
 def _iter_chunks(blocks: Iterable[bytes], headers: Any) -> Iterator[ChatCompletionChunk]:
     """Yield the chunks of a stream; raise unless it proves complete."""
-    head = bytearray()
-    finished: dict[int, bool] = {}
-    for event in iter_sse(_copy(blocks, head)):
+    head = bytearray()  # what came since the last event
+    reasons: dict[int, Any] = {}  # for which each choice ended
+
+    def copied() -> Iterator[bytes]:
+        for block in blocks:
+            head.extend(block if len(head) < 1 << 20 else b"")
+            yield block
+
+    for event in iter_sse(copied()):
         head.clear()
         chunk = _parse_plain_chunk(event.data)
         if chunk is None or event.event == "error":
@@ -1052,33 +989,24 @@ def _iter_chunks(blocks: Iterable[bytes], headers: Any) -> Iterator[ChatCompleti
             if data == "[DONE]":
                 return
             if event.event == "error":
-                raise _payload_error(data, headers)
-            chunk = _read_json(data, _parse_chunk, headers) if data else None
-        if chunk is not None:
-            for choice in chunk.choices:
-                if choice.finish_reason is not None or choice.index not in finished:
-                    finished[choice.index] = choice.finish_reason is not None
-            yield chunk
-    if head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith((b"{", b"[", b"<")):
-        _read_json(head, _refuse_whole_answer, headers)
-    if not finished and "event-stream" not in headers.get("content-type", "").lower():
-        raise APIResponseError("the answer is no event stream", hint=_NOT_THE_API,
-                               body=head.decode("utf-8", "replace"))
-    if not finished or not all(finished.values()):
+                raise _api_error(data, 0, headers)
+            if not data:
+                continue
+            chunk = _read_json(data, lambda raw: _parse(ChatCompletionChunk, raw), headers)
+            if chunk.usage is None and chunk.raw.get("choices", ()) is None:
+                continue  # one of the keepalives
+        for choice in chunk.choices:
+            reasons[choice.index] = choice.finish_reason or reasons.get(choice.index)
+        yield chunk
+    text = head.decode("utf-8-sig", "replace")
+    is_stream = reasons or "event-stream" in headers.get("content-type", "").lower()
+    if text.lstrip().startswith(("{", "[", "<")) or not is_stream:
+        _read_json(text, bool, headers)  # raises for what is no JSON, or an error payload
+        raise APIResponseError("the server ignores `stream`: it sent JSON, no event stream",
+                               hint="use chat() or --no-stream", body=text)
+    if not reasons or not all(reasons.values()):
         raise StreamInterruptedError("the stream ended before the answer was complete",
                                      hint="what arrived is a part of the answer: ask again")
-
-
-def _copy(blocks: Iterable[bytes], head: bytearray) -> Iterator[bytes]:
-    for block in blocks:
-        if len(head) < 1 << 20:
-            head += block
-        yield block
-
-
-def _refuse_whole_answer(payload: Any) -> None:
-    raise APIResponseError("the server ignores `stream`: it sent JSON, no event stream",
-                           hint="use chat() or --no-stream")
 
 
 def _parse_plain_chunk(text: str) -> ChatCompletionChunk | None:
@@ -1091,7 +1019,7 @@ def _parse_plain_chunk(text: str) -> ChatCompletionChunk | None:
         rest = (delta.get("tool_calls"), choice.get("logprobs"), raw.get("usage"), raw.get("error"))
         head = raw["id"], raw["object"], raw["created"], raw["model"]
         if (type(content) in _TEXT and type(reasoning) in _TEXT and type(index) is int
-                and rest == _NONE and None not in head and end == len(text)):
+                and rest == (None, None, None, None) and None not in head and end == len(text)):
             names = delta.get("name"), delta.get("tool_call_id")
             message = Message(delta.get("role"), content, reasoning, (), *names)
             part = ChunkChoice(index, message, choice.get("finish_reason"))
@@ -1103,36 +1031,24 @@ def _parse_plain_chunk(text: str) -> ChatCompletionChunk | None:
     return None
 
 
-def _parse_chunk(raw: Any) -> ChatCompletionChunk | None:
-    if isinstance(raw, dict) and raw.get("choices", ()) is None and raw.get("usage") is None:
-        return None  # one of the keepalives
-    chunk: ChatCompletionChunk = _parse(ChatCompletionChunk, raw)
-    return chunk
-
-
-def _read_json(text: Any, parse: Callable[[Any], T], headers: Mapping[str, str]) -> T:
+def _read_json(text: str, parse: Callable[[Any], T], headers: Mapping[str, str]) -> T:
     """Return what `parse` makes of a JSON text that is no error payload; errors show the text."""
     try:
         payload = json.loads(text)
         if isinstance(payload, dict) and (
                 payload.get("error") or ("detail" in payload and "choices" not in payload)):
-            raise _payload_error(payload, headers)
+            raise _api_error(payload, 0, headers)
         return parse(payload)
     except APIResponseError as error:
-        failure = error
+        what = error.args[0]
     except (ValueError, RecursionError) as error:
-        failure = APIResponseError(f"the answer is not JSON: {error}", hint=_NOT_THE_API)
-    failure.body = text if isinstance(text, str) else text.decode("utf-8", "replace")
-    raise failure  # here, so that its context is no error that holds the text
+        what = f"the answer is not JSON: {error}"
+    # raised here, so that its context is no error that holds the text
+    raise APIResponseError(what, hint=_NOT_THE_API, body=text)
 
 
-def _payload_error(payload: Any, headers: Mapping[str, str]) -> APIError:
-    """Return the error for an error payload inside a 200; the status is its numeric code."""
-    with contextlib.suppress(ValueError, TypeError, RecursionError):
-        payload = json.loads(payload)
-    error = payload.get("error", payload) if isinstance(payload, dict) else {}
-    code = str(error.get("code")) if isinstance(error, dict) else ""
-    return _api_error(payload, int(code) if re.fullmatch(r"[45]\d\d", code) else 0, headers)
+_DELTA = ("role", "content", "reasoning_content", "tool_calls", "name", "tool_call_id")
+_ENDING = ("finish_reason", "logprobs")
 
 
 def collect(chunks: Iterable[ChatCompletionChunk]) -> ChatCompletion:
@@ -1141,97 +1057,76 @@ def collect(chunks: Iterable[ChatCompletionChunk]) -> ChatCompletion:
     Raises what iterating the chunks raises, with the answer so far as the error's `partial`. `raw`
     holds what the chunks have beside their choices.
     """
-    last: dict[str, Any] = {}
-    raw: dict[str, Any] = {}
-    choices: dict[int, _ChoiceParts] = {}
-
-    def fold() -> ChatCompletion:
-        folded = tuple([choices[index].fold(index) for index in sorted(choices)])
-        answer = ChatCompletion(choices=folded, **last)
-        vars(answer)["raw"] = {name: value for name, value in raw.items() if name != "choices"}
-        return answer
-
+    answer = ChatCompletion()
+    values, raw = vars(answer), vars(answer).setdefault("raw", {})
+    parts: dict[int, dict[str, list[Any]]] = {}
     try:
         for chunk in chunks:
-            _keep_last(last, chunk, "id", "created", "model", "usage", "service_tier")
             raw.update(chunk.raw)
+            for name in ("id", "created", "model", "usage", "service_tier"):
+                values[name] = getattr(chunk, name) or values[name]
             for choice in chunk.choices:
-                if choice.index not in choices:
-                    choices[choice.index] = _ChoiceParts()
-                choices[choice.index].add(choice)
+                if choice.index not in parts:
+                    parts[choice.index] = {name: [] for name in (*_DELTA, *_ENDING)}
+                for source, names in (choice.delta, _DELTA), (choice, _ENDING):
+                    for name in names:
+                        value = getattr(source, name)
+                        if value is not None:
+                            parts[choice.index][name].append(value)
     except DeepInfraError as error:
-        error.partial = fold()
+        error.partial = answer
         raise
-    return fold()
+    finally:  # of a part, too
+        raw.pop("choices", None)
+        values["choices"] = tuple([_fold(index, parts[index]) for index in sorted(parts)])
+    return answer
 
 
-def _keep_last(last: dict[str, Any], item: Any, *names: str) -> None:
-    for name in names:
-        value = getattr(item, name)
-        if value:
-            last[name] = value
-
-
-class _ChoiceParts:
-    """What the deltas of one choice bring, in pieces that are joined once, at the end."""
-
-    def __init__(self) -> None:
-        self.last: dict[str, Any] = {"role": "assistant"}
-        self.texts: dict[str, list[str]] = {"content": [], "reasoning_content": []}
-        self.finish_reason: str | None = None
-        self.logprobs: dict[str, Any] = {}
-        self.calls: list[list[ToolCall]] = []
-        self.calls_by: dict[Any, list[ToolCall]] = {}  # index or id
-
-    def add(self, choice: ChunkChoice) -> None:
-        _keep_last(self.last, choice.delta, "role", "name", "tool_call_id")
-        for name, pieces in self.texts.items():
-            piece = getattr(choice.delta, name)
-            if piece is not None:
-                pieces.append(piece)
-        for call in choice.delta.tool_calls:
-            self.add_call(call)
-        for name, items in (choice.logprobs or {}).items():
-            known = self.logprobs.get(name)
+def _fold(index: int, parts: dict[str, list[Any]]) -> Choice:
+    """Return the choice that its parts add up to."""
+    logprobs: dict[str, Any] = {}
+    for part in parts["logprobs"]:
+        for name, items in part.items():
+            known = logprobs.get(name)
             if isinstance(known, list) and isinstance(items, list):
                 known.extend(items)
             elif known is None:
-                self.logprobs[name] = list(items) if isinstance(items, list) else items
-        self.finish_reason = choice.finish_reason or self.finish_reason
+                logprobs[name] = list(items) if isinstance(items, list) else items
+    message = Message(
+        _first(parts["role"]) or "assistant", _join(parts["content"]),
+        _join(parts["reasoning_content"]), _join_calls(parts["tool_calls"]),
+        _first(parts["name"]), _first(parts["tool_call_id"]))
+    return Choice(index, message, _first(reversed(parts["finish_reason"])), logprobs or None)
 
-    def add_call(self, call: ToolCall) -> None:
-        """Add a piece of a tool call to the call of its index, else of its id, else to the last."""
-        keys = [key for key in (call.index, call.id) if key is not None]
-        known = [self.calls_by[key] for key in keys if key in self.calls_by]
-        if not (known or (self.calls and not keys)):
-            self.calls.append([])
-        pieces = known[0] if known else self.calls[-1]
-        pieces.append(call)
+
+def _join_calls(parts: Iterable[tuple[ToolCall, ...]]) -> tuple[ToolCall, ...]:
+    """Join the pieces of each tool call: those of its index, else of its id, else what follows."""
+    calls: list[list[ToolCall]] = []
+    known: dict[Any, list[ToolCall]] = {}  # by index and by id
+    same: list[ToolCall] = []
+    for call in [call for part in parts for call in part]:
+        keys = [key for key in (call.index, call.id) if isinstance(key, (int, str))]
+        same = next((known[key] for key in keys if key in known), [] if keys else same)
+        if not same:
+            calls.append(same)
+        same.append(call)
         for key in keys:
-            self.calls_by.setdefault(key, pieces)
-
-    def fold(self, index: int) -> Choice:
-        texts: Any = {name: _join(pieces) for name, pieces in self.texts.items() if pieces}
-        calls = tuple([_join_call(pieces) for pieces in self.calls])
-        message = Message(tool_calls=calls, **texts, **self.last)
-        return Choice(index, message, self.finish_reason, self.logprobs or None)
-
-
-def _join_call(pieces: list[ToolCall]) -> ToolCall:
-    names = [piece.function.name for piece in pieces if piece.function.name]
-    arguments = _join([piece.function.arguments for piece in pieces])
-    return ToolCall(next((piece.id for piece in pieces if piece.id), None), pieces[0].type,
-                    Function(names[0] if names else None, arguments), pieces[0].index)
+            known.setdefault(key, same)
+    return tuple([ToolCall(
+        _first(call.id for call in same), same[0].type,
+        Function(_first(call.function.name for call in same),
+                 _join([call.function.arguments for call in same])), same[0].index)
+        for same in calls])
 
 
-def _join(pieces: list[str]) -> str:
-    """Return the joined text, surrogates that were cut apart made one character again."""
-    text = "".join(pieces)
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        text = text.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
-    return text
+def _first(values: Iterable[Any]) -> Any:
+    return next(filter(None, values), None)
+
+
+def _join(pieces: list[str]) -> Any:
+    """Return the joined text, surrogates that were cut apart made one character; None for none."""
+    wide = "".join(pieces).encode("utf-16", "surrogatepass")
+    return wide.decode("utf-16", "surrogatepass") if pieces else None
 
 
 # ---- Command line --------------------------------------------------------------------------------
@@ -1259,34 +1154,81 @@ exit codes:
   7    the answer on stdout is partial, whatever the cause
   130  Ctrl-C
   141  the reader of stdout went away"""
+_EXIT_CODES: Any = {  # by an error's setting, its HTTP status, the hundreds of that, its class
+    "api_key": 3, 401: 3, 402: 3, 403: 3, 429: 5, 3: 4, 4: 4, 5: 6, "proxy": 6, "ssl": 6,
+    ConfigurationError: 2, APIError: 1, DeepInfraError: 6, Exception: 1}
 
 
-def _make_parser() -> argparse.ArgumentParser:
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line and return its exit code; `--help` lists both."""
+    try:
+        sys.stdin = sys.stdin or open(os.devnull)  # noqa: SIM115  (for one that is closed)
+        sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
+        if not sys.stdout:
+            raise OSError(0, "it is closed")
+        for stream in (sys.stdin, sys.stdout):  # no character may be one too many for them
+            if hasattr(stream, "reconfigure"):  # a test's own stream has none
+                stream.reconfigure(encoding=None if stream.isatty() else "utf-8", errors="replace")
+        return _run(_parse_arguments(sys.argv[1:] if argv is None else argv))
+    except KeyboardInterrupt:
+        if os.name == "posix":  # end as it ends a program, so that a shell's loop ends, too
+            import signal
+
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            os.kill(os.getpid(), signal.SIGINT)  # pragma: no cover  (nobody is left to tell of it)
+        return 130  # pragma: no cover  (Windows)
+    except Exception as error:
+        if isinstance(error, OSError) and not isinstance(error, DeepInfraError):
+            with contextlib.suppress(OSError, ValueError, AttributeError):  # Python will flush it
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141 if isinstance(error, BrokenPipeError) else _report(error)
+
+
+def _parse_arguments(argv: list[str]) -> Any:
+    """Return the arguments, with what -o says as `params`, and the messages as `history`."""
+    errors = sys.getfilesystemencodeerrors()  # what the locale could not decode, as UTF-8 has it:
+    argv = [word.encode("utf-8", errors).decode("utf-8", "replace") for word in argv]
+    parser = _make_parser()
+    try:
+        args, extra = parser.parse_known_args(argv)
+    except SystemExit:
+        sys.stdout.flush()  # after --help, while main() can see what is wrong with it
+        raise
+    if extra:
+        hint = "see --help" if extra[0][:1] == "-" else 'quote your prompt: "..."'
+        raise ConfigurationError(f"unexpected argument {extra[0]!r}", hint=hint)
+    if (args.prompt, args.messages).count("-") > (not (args.interactive or args.no_stdin)):
+        raise ConfigurationError("stdin can't be both read and not, or twice: see -, -i and -n")
+    if not 0 < args.timeout < _NEVER:
+        raise ConfigurationError(f"--timeout: {args.timeout} is no number of seconds above 0")
+    args.params = {}
+    for option in args.option:
+        name, equals, text = option.partition("=")
+        if not equals or name in ("", "messages", "model", "stream"):
+            raise ConfigurationError(f"-o {option}: not KEY=VALUE, or a KEY that has its own flag")
+        args.params[name] = _parse_value(_read(text[1:]) if text[:1] == "@" else text)
+    args.history = _read_messages(args)
+    if not (args.history or args.interactive or args.models):
+        _note(parser.format_usage(), end="")
+        raise ConfigurationError("nothing to send", hint="give a prompt or pipe one in; see --help")
+    if args.system is not None:
+        args.history.insert(0, {"role": "system", "content": args.system})
+    return args
+
+
+def _make_parser() -> Any:
     import argparse  # here, since whoever imports this module may have no command line
 
-    class Parser(argparse.ArgumentParser):
-        color = False  # which Python 3.14 would turn on
+    def fail(message: str) -> NoReturn:
+        raise ConfigurationError(message)
 
-        def error(self, message: str) -> NoReturn:
-            raise _usage_error(message)
-
-        def _get_option_tuples(self, option_string: str) -> Any:
-            # allow_abbrev=False takes joined short flags along, on Python 3.7
-            parent: Any = super()
-            return [] if option_string[:2] == "--" else parent._get_option_tuples(option_string)
-
-        def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
-            sys.stdout.flush()  # here, where main() sees what is wrong with it
-            super().exit(status, message)
-
-    parser = Parser(
+    parser: Any = argparse.ArgumentParser(
         "deepinfra_min", description="Ask a model on DeepInfra and stream its answer to stdout.",
         epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter)
-    _add_arguments(parser.add_argument, os.environ.get)
-    return parser
-
-
-def _add_arguments(add: Any, env: Any) -> None:
+    parser.error, parser.color = fail, False  # Python 3.14 would turn colour on
+    match = parser._get_option_tuples  # allow_abbrev=False takes joined short flags along, on 3.7
+    parser._get_option_tuples = lambda word: [] if word[:2] == "--" else match(word)
+    add, env = parser.add_argument, os.environ.get
     add("prompt", nargs="?", metavar="PROMPT", help="what to ask, one argument; - is stdin")
     add("-m", "--model", metavar="NAME", default=env("DEEPINFRA_MODEL") or DEFAULT_MODEL,
         help=f"default: {DEFAULT_MODEL}")
@@ -1307,364 +1249,236 @@ def _add_arguments(add: Any, env: Any) -> None:
     add("-n", "--no-stdin", action="store_true", help="do not read stdin")
     add("-v", "--verbose", action="store_true", help="show requests, retries and tracebacks")
     add("-V", "--version", action="version", version=f"deepinfra_min {__version__}")
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Run the command line and return its exit code; `--help` lists both."""
-    args: Any = None
-    try:
-        _prepare_streams()
-        args = _parse_arguments(argv)
-        return _run(args)
-    except KeyboardInterrupt:
-        return _die_of_interrupt()
-    except DeepInfraError as error:
-        failure, code = error, _exit_code(error)
-    except OSError as error:
-        _abandon_stdout()
-        if isinstance(error, BrokenPipeError):
-            return 141
-        failure, code = DeepInfraError(f"stdout can't be written: {error.strerror}"), 1
-        failure.hint = "see that it is open and that its disk has room"
-    except Exception as error:
-        failure, code = DeepInfraError(f"{type(error).__name__}: {error}", hint="see it with -v"), 1
-        failure.__traceback__ = error.__traceback__
-    return _report(failure, code, bool(args and args.verbose))
-
-
-def _prepare_streams() -> None:
-    """Make stdout UTF-8 unless it is a terminal, and let no character be one too many for it."""
-    if not sys.stdout:
-        raise OSError(0, "it is closed")
-    for stream in (sys.stdin, sys.stdout):
-        reconfigure: Any = getattr(stream, "reconfigure", None)  # a test's own stream has none
-        if reconfigure:
-            reconfigure(encoding=None if stream.isatty() else "utf-8", errors="replace")
-
-
-def _usage_error(what: str, hint: str = "see --help", setting: str = "usage") -> DeepInfraError:
-    return ConfigurationError(what, hint=hint, setting=setting)
-
-
-def _parse_arguments(argv: list[str] | None) -> Any:
-    parser = _make_parser()
-    args, extra = parser.parse_known_args(argv)
-    if extra:
-        hint = "see --help" if extra[0][:1] == "-" else 'quote your prompt: "..."'
-        raise _usage_error(f"unexpected argument {extra[0]!r}", hint)
-    if (args.prompt, args.messages).count("-") > (not (args.interactive or args.no_stdin)):
-        raise _usage_error("stdin can't be both read and not, or read twice", "see -, -i and -n")
-    if not 0 < args.timeout < _NEVER:
-        raise _usage_error(f"--timeout: {args.timeout} is no number of seconds above 0")
-    args.params = dict(_parse_option(option) for option in args.option)
-    args.history = _read_messages(args)
-    if not (args.history or args.interactive or args.models):
-        _note(parser.format_usage(), end="")
-        raise _usage_error("nothing to send", "give a prompt, or pipe one in; see --help")
-    if args.system is not None:
-        args.history.insert(0, {"role": "system", "content": _repair(args.system)})
-    return args
-
-
-def _parse_option(option: str) -> tuple[str, Any]:
-    name, equals, text = option.partition("=")
-    if not equals or name in ("", "messages", "model", "stream"):
-        raise _usage_error(f"-o {option}: not KEY=VALUE, or a KEY that has its own flag")
-    text = _read_file(text[1:]) if text[:1] == "@" else text
-    with contextlib.suppress(ValueError, RecursionError):
-        return name, json.loads(text)
-    return name, text
-
-
-def _read_file(path: str, setting: str = "usage") -> str:
-    try:
-        with open(path, encoding="utf-8-sig") as file:
-            return file.read()
-    except (OSError, ValueError) as error:
-        what = f"can't read {path}: {getattr(error, 'strerror', error)}"
-        raise _usage_error(what, setting=setting) from None
+    return parser
 
 
 def _read_messages(args: Any) -> list[Any]:
     """Return the messages of --messages, then one of the prompt and of what stdin holds."""
-    unread = args.no_stdin or args.interactive or args.models or not sys.stdin or sys.stdin.isatty()
-    text = _read_stdin() if "-" in (args.prompt, args.messages) or not unread else ""
-    messages: list[Any] = []
-    if args.messages:
-        source, text = (text, "") if args.messages == "-" else (_read_file(args.messages), text)
-        with contextlib.suppress(ValueError, RecursionError):
-            messages = json.loads(source)
-        if not isinstance(messages, list) or {type(item) for item in messages} != {dict}:
-            raise _usage_error(f"--messages {args.messages} holds no JSON array of messages")
-    prompt = "" if args.prompt in (None, "-") else _repair(args.prompt)
-    turn = "\n\n".join(part for part in (prompt, text) if part.strip())
-    return messages + ([{"role": "user", "content": turn}] if turn else [])
+    messages = _parse_value(_read(args.messages)) if args.messages else []
+    if args.messages and (type(messages) is not list or set(map(type, messages)) != {dict}):
+        raise ConfigurationError(f"--messages {args.messages} holds no JSON array of messages")
+    parts = ["" if args.prompt in (None, "-") else args.prompt]
+    is_stdin_left = not (args.messages == "-" or args.no_stdin or args.interactive or args.models)
+    if args.prompt == "-" or (is_stdin_left and not sys.stdin.isatty()):
+        parts.append(_read("-"))
+    turn = "\n\n".join(part for part in parts if part.strip())
+    return [*messages, {"role": "user", "content": turn}] if turn else messages
 
 
-def _repair(text: str) -> str:
-    """Return an argument as UTF-8 has it, where the locale could not decode it."""
-    return text.encode("utf-8", sys.getfilesystemencodeerrors()).decode("utf-8", "replace")
+def _parse_value(text: str) -> Any:
+    """Return decoded JSON, or the text if it is none."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
 
 
-def _read_stdin() -> str:
-    if not sys.stdin:  # closed
-        return ""
+def _read(path: str, setting: str = "") -> str:
+    """Return the text of a file, "-" being stdin, with a warning if it is not UTF-8."""
     import threading
 
+    name = "stdin" if path == "-" else path
     notice = "deepinfra_min: stdin has no end yet; to go without it: -n or </dev/null"
     timer = threading.Timer(3.0, _note, [notice])
-    timer.daemon = True
-    timer.start()
     try:
-        data = sys.stdin.buffer.read()
+        if path == "-":
+            timer.start()
+        with contextlib.nullcontext(sys.stdin.buffer) if path == "-" else open(path, "rb") as file:
+            data = file.read()
     except OSError as error:
-        raise _usage_error(f"can't read stdin: {error.strerror}") from None
+        raise ConfigurationError(f"can't read {name}: {error.strerror}", setting=setting) from None
     finally:
         timer.cancel()
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        _note("deepinfra_min: warning: stdin is not UTF-8; what is not was replaced")
-        return data.decode("utf-8-sig", "replace")
+    text = data.decode("utf-8-sig", "replace")
+    if text.encode() not in (data, data[3:]):  # data[3:]: what follows a BOM
+        _note(f"deepinfra_min: warning: {name} is not UTF-8; what is not was replaced")
+    return text
 
 
 def _run(args: Any) -> int:
+    """Send what there is to send, and with -i what stdin brings; return the last exit code."""
     if args.verbose:
         import logging
 
-        logging.getLogger(__name__).addHandler(logging.StreamHandler())
-        logging.getLogger(__name__).setLevel(logging.DEBUG)
-    token, source = None, f"the file {args.key_file}"
-    if args.key_file:
-        token = _clean_token(_read_file(args.key_file, "api_key"), source)
+        logging.basicConfig(level=logging.DEBUG, format="%(message)s")
+    source = f"the file {args.key_file}"
+    token = _clean_token(_read(args.key_file, "api_key"), source) if args.key_file else None
     with Client(token, base_url=args.base_url, timeout=args.timeout,
                 max_retries=args.retries) as client:
         client._token_source = source if token else client._token_source
         _log("debug", "model %s, token from %s", args.model, client._token_source or "nowhere")
-        if args.interactive:
-            return _converse(client, args)
-        return _answer(client, args, args.history)[0]
+        code = 0 if args.interactive else _answer(client, args)
+        while args.interactive and _add_turn(args.history):
+            code = _answer(client, args)
+    return code
 
 
-def _converse(client: Client, args: Any) -> int:
-    """Hold a conversation until stdin ends; return the code of its last turn."""
-    code, history = 0, args.history
-    while True:
-        if not history or history[-1].get("role") != "user":
-            try:
-                turn = _read_turn()
-            except KeyboardInterrupt:
-                _note("")
-                continue
-            except EOFError:
-                return code
-            if not turn.strip():
-                continue
-            history.append({"role": "user", "content": turn})
-        code, message = _answer(client, args, history)
-        if message.content or message.tool_calls:
-            history.append(_to_wire(message))
-        else:
-            history.pop()  # a turn that has no answer is no part of the conversation
-
-
-def _read_turn() -> str:
-    if not sys.stdin:  # closed
-        raise EOFError
-    is_terminal = sys.stdin.isatty()
-    if is_terminal and sys.stdout.isatty():
+def _add_turn(history: list[Any]) -> bool:
+    """Have the history end with a turn of the user; return False if stdin brings none."""
+    if sys.stdin.isatty() and sys.stdout.isatty():
         with contextlib.suppress(ImportError):
             import readline  # noqa: F401  (input() edits lines with it)
-        return input("> ")
-    _note("> " if is_terminal else "", end="")  # for input() would write it to stdout
-    return input()
+    while not history or history[-1].get("role") != "user":
+        try:  # input() writes its prompt to stdout, which may be for the answers alone
+            with contextlib.redirect_stdout(sys.stdout if sys.stdout.isatty() else sys.stderr):
+                turn = input("> " if sys.stdin.isatty() else "")
+        except KeyboardInterrupt:
+            _note("")
+            continue
+        except EOFError:
+            return False
+        if turn.strip():
+            history.append({"role": "user", "content": turn})
+    return True
 
 
-def _answer(client: Client, args: Any, messages: list[Any]) -> tuple[int, Message]:
-    """Show the answer to a conversation; return the exit code and the message, or its beginning."""
+def _answer(client: Client, args: Any) -> int:
+    """Show the answer to the history, and add it there, or its beginning; return the exit code."""
     started, answer = time.monotonic(), ChatCompletion()
     failure: DeepInfraError | None = None
-    with _Screen(args.reasoning) as screen:
+    with contextlib.closing(_Screen(args.reasoning)) as screen:
         try:
-            answer = _ask(client, args, messages, screen)
-            failure = None if args.models else _find_fault(answer)
+            answer = _ask(client, args, screen)
         except DeepInfraError as error:
             failure, answer = error, error.partial or answer
         except KeyboardInterrupt:
             if not args.interactive:
                 raise
-            said = Message("assistant", "".join(screen.shown))
-            answer = ChatCompletion(choices=(Choice(message=said),))
         screen.end_line()
-    if args.usage and (answer.usage or not failure):
-        _note(_describe_usage(answer.usage) + f", {time.monotonic() - started:.1f} s")
-    if failure is None:
-        return 0, answer.message
-    code = 7 if screen.shown and not args.json else _exit_code(failure)
-    return _report(failure, vars(failure).get("_exit_code", code), args.verbose), answer.message
+    message = answer.message if answer.choices else Message("assistant", "".join(screen.shown))
+    if message.content or message.tool_calls:
+        args.history.append(_to_wire(message))
+    else:
+        del args.history[-1:]  # a turn that has no answer is no part of the conversation
+    usage, text = answer.usage, "no usage reported"
+    if usage:
+        text = f"{usage.prompt_tokens} + {usage.completion_tokens} = {usage.total_tokens} tokens"
+    if usage and usage.estimated_cost is not None:
+        text += f", ${usage.estimated_cost:.10f}".rstrip("0").rstrip(".")
+    if args.usage and (usage or not failure):
+        _note(f"{text}, {time.monotonic() - started:.1f} s")
+    return _report(failure, 7 if screen.shown else 0) if failure else 0
 
 
-def _ask(client: Client, args: Any, messages: list[Any], screen: _Screen) -> ChatCompletion:
-    """Get what was asked for, and show it."""
-    answer, options = ChatCompletion(), {"model": args.model, **args.params}
+def _ask(client: Client, args: Any, screen: _Screen) -> ChatCompletion:
+    """Show what was asked for, and return it; raise what keeps it from being a good answer."""
+    options = {"model": args.model, **args.params}
     if args.models:
-        listed = _dump(client.request("GET", "/models")) if args.json else "\n".join(
-            f"{model.id}\t{model.context_length or ''}".rstrip() for model in client.models())
-        screen.write(listed)
-    elif args.json or args.no_stream:
-        answer = client.chat(messages, **options)
-        screen.think(answer.message.reasoning_content or "")
-        screen.write(_dump(answer.raw) if args.json else answer.text)
+        screen.show(_dump(client.request("GET", "/models")) if args.json else "\n".join(
+            f"{model.id}\t{model.context_length or ''}".rstrip() for model in client.models()))
+        return ChatCompletion()
+    if args.json or args.no_stream:
+        answer = client.chat(args.history, **options)
+        screen.show(_dump(answer.raw) if args.json else answer.text,
+                    answer.message.reasoning_content)
     else:
         if args.usage:
             options.setdefault("stream_options", {"include_usage": True})
-        answer = collect(screen.show(client.stream(messages, **options)))
+        answer = collect(map(screen.follow, client.stream(args.history, **options)))
     for call in () if args.json else answer.message.tool_calls:
         screen.end_line()
-        screen.write(_dump(_to_wire(call)))
+        screen.show(_dump(_to_wire(call)))
+    if not answer.choices:
+        raise DeepInfraError("the answer holds no choice", hint="ask again", _exit_code=1)
+    reason = answer.choices[0].finish_reason
+    if reason in ("length", "content_filter"):
+        hint = "for a longer answer: -o max_tokens=..." if reason == "length" else "ask differently"
+        what = f"the answer is partial: it ended with {reason!r}"
+        raise DeepInfraError(what, hint=hint, partial=answer, _exit_code=7)
+    if reason not in ("stop", "tool_calls", None):
+        raise DeepInfraError(f"the answer ended with {reason!r}", partial=answer, _exit_code=1)
     return answer
 
 
-def _find_fault(answer: ChatCompletion) -> DeepInfraError | None:
-    """Return what keeps a whole answer from being a good one."""
-    if not answer.choices:
-        return DeepInfraError("the answer holds no choice", hint="ask again", _exit_code=1)
-    reason = answer.choices[0].finish_reason
-    if reason in ("stop", "tool_calls", None):
-        return None
-    if reason not in ("length", "content_filter"):
-        return DeepInfraError(f"the answer ended with {reason!r}", _exit_code=1)
-    hint = "for a longer answer: -o max_tokens=..." if reason == "length" else "ask differently"
-    what = f"the answer is partial: it ended with {reason!r}"
-    return DeepInfraError(what, hint=hint, _exit_code=7)
-
-
-def _describe_usage(usage: Usage | None) -> str:
-    if usage is None:
-        return "no usage reported"
-    text = f"{usage.prompt_tokens} + {usage.completion_tokens} = {usage.total_tokens} tokens"
-    if usage.estimated_cost is not None:
-        text += f", ${usage.estimated_cost:.10f}".rstrip("0").rstrip(".")
-    return text
+def _dump(value: Any) -> str:
+    """Return JSON for people, too: with no escapes but for halves of characters."""
+    return json.dumps(value, ensure_ascii=False).encode("utf-8", "backslashreplace").decode()
 
 
 class _Screen:
     """Where an answer is shown: on stdout, with the reasoning and a status line on stderr."""
     _ticker: Any = None
+    _status, _gap, _held = "waiting", "", ""
 
     def __init__(self, shows_reasoning: bool) -> None:
         self.shown: list[str] = []
-        self._shows_reasoning, self._status = shows_reasoning, "waiting"
-        self._held = self._thought = ""
-
-    def __enter__(self) -> _Screen:
-        if sys.stderr and sys.stderr.isatty():
+        self._shows_reasoning = shows_reasoning
+        if sys.stderr.isatty():
             import threading
 
             self._stop = threading.Event()
             self._ticker = threading.Thread(target=self._tick, daemon=True)
             self._ticker.start()
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        """Wipe the status line."""
-        if self._ticker:
-            self._stop.set()
-            self._ticker.join()
-            self._ticker = None
 
     def _tick(self) -> None:
         started, line = time.monotonic(), ""
-        while not self._stop.wait(0.1 if line else 0):
+        while not self._stop.wait(0.1):
             line = f"\r{self._status} {time.monotonic() - started:.0f} s "
             _note(line, end="")
         _note("\r" + " " * len(line) + "\r", end="")
 
-    def show(self, chunks: Iterable[ChatCompletionChunk]) -> Iterator[ChatCompletionChunk]:
-        """Hand the chunks on, showing the first choice of each."""
-        for chunk in chunks:
-            for choice in chunk.choices:
-                if choice.index == 0:
-                    self.think(choice.delta.reasoning_content or "")
-                    self.write(choice.delta.content or "")
-            yield chunk
+    def close(self) -> None:
+        """Wipe the status line, or end the last line of the reasoning."""
+        if self._ticker:
+            self._stop.set()
+            self._ticker.join()
+        _note(self._gap, end="")
+        self._gap = ""
 
-    def think(self, text: str) -> None:
-        self._status = "thinking" if text else self._status
-        if text and self._shows_reasoning:
-            self.__exit__()
-            _note(text, end="")
-            self._thought = text
+    def follow(self, chunk: ChatCompletionChunk) -> ChatCompletionChunk:
+        """Show the first choice's part of a chunk; hand the chunk on."""
+        for choice in chunk.choices:
+            if choice.index == 0:
+                self.show(choice.delta.content, choice.delta.reasoning_content)
+        return chunk
 
-    def write(self, text: str) -> None:
+    def show(self, content: str | None, reasoning: str | None = None) -> None:
         """Write to stdout at once, but for half a character that waits for its other half."""
-        text, self._held = _join([self._held, text]), ""
+        self._status = "thinking" if reasoning else self._status
+        if reasoning and self._shows_reasoning:
+            if not self._gap:
+                self.close()
+            _note(reasoning, end="")
+            self._gap = "\n"
+        text, self._held = _join([self._held, content or ""]), ""
         if "\ud800" <= text[-1:] <= "\udbff":
             text, self._held = text[:-1], text[-1]
         if text:
-            self.__exit__()
-            _note("" if self.shown or not self._thought else "\n", end="")
+            self.close()
             self.shown.append(text)
             sys.stdout.write(text)
             sys.stdout.flush()
 
     def end_line(self) -> None:
-        self._held = self._held and "\ufffd"  # its other half does not come
-        self.write("")
-        if self.shown and not self.shown[-1].endswith("\n"):
-            self.write("\n")
-
-
-def _dump(value: Any) -> str:
-    """Return JSON with escapes only where stdout needs them."""
-    text = json.dumps(value, ensure_ascii=False)
-    with contextlib.suppress(UnicodeEncodeError):
-        text.encode(sys.stdout.encoding or "utf-8")
-        return text
-    return json.dumps(value)
+        if self._held or (self.shown and not self.shown[-1].endswith("\n")):
+            self.show("\n")  # after half a character whose other half does not come
 
 
 def _note(text: str, end: str = "\n") -> None:
-    if sys.stderr:
-        with contextlib.suppress(OSError):
-            print(text, end=end, file=sys.stderr, flush=True)
+    with contextlib.suppress(OSError):
+        print(text, end=end, file=sys.stderr, flush=True)
 
 
-def _report(error: DeepInfraError, code: int, is_verbose: bool) -> int:
-    """Print an error in two lines, without control characters; return the code."""
-    if is_verbose:
-        import traceback
+def _report(error: Exception, code: int = 0) -> int:
+    """Print an error in two lines, without control characters; return its exit code."""
+    import traceback
 
-        _note("".join(traceback.format_exception(type(error), error, error.__traceback__)), end="")
-    hint = error.hint or "see what -v shows"
-    for line in (f"deepinfra_min: error: {error.args[0]}", f"  hint: {hint}"):
+    trace = traceback.format_exception(type(error), error, error.__traceback__)
+    _log("debug", "%s", "".join(trace))
+    status = getattr(error, "status", None) or 0
+    keys = getattr(error, "setting", ""), status, status // 100, *type(error).__mro__
+    code = vars(error).get("_exit_code") or code or next(
+        _EXIT_CODES[key] for key in keys if key in _EXIT_CODES)
+    what, hint = f"{type(error).__name__}: {error}", ""
+    if isinstance(error, DeepInfraError):
+        what, hint = str(error.args[0]), error.hint
+    elif isinstance(error, OSError):
+        what = f"stdout can't be written: {error.strerror}"
+        hint = "see that it is open and that its disk has room"
+    hint = hint or ("see --help" if code == 2 else "see what -v shows")
+    for line in (f"deepinfra_min: error: {what}", f"  hint: {hint}"):
         _note("".join(c if c.isprintable() else " " for c in line))
     return code
-
-
-def _exit_code(error: DeepInfraError) -> int:
-    if isinstance(error, ConfigurationError):
-        return {"api_key": 3, "proxy": 6, "ssl": 6}.get(error.setting, 2)
-    if isinstance(error, APIError):
-        codes = {401: 3, 402: 3, 403: 3, 429: 5}
-        return codes.get(error.status or 0, {3: 4, 4: 4, 5: 6}.get((error.status or 0) // 100, 1))
-    return 6
-
-
-def _die_of_interrupt() -> int:
-    """End as Ctrl-C ends a program, so that a shell's loop ends, too."""
-    if os.name == "posix":
-        import signal
-
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-        os.kill(os.getpid(), signal.SIGINT)  # pragma: no cover  (nobody is left to tell of it)
-    return 130  # pragma: no cover  (Windows)
-
-
-def _abandon_stdout() -> None:
-    """Point stdout elsewhere, so that Python's own flush at exit does not fail once more."""
-    with contextlib.suppress(OSError, ValueError, AttributeError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

@@ -2456,7 +2456,9 @@ def serve(request: pytest.FixtureRequest, tls: ssl.SSLContext) -> Callable[..., 
 def waits(monkeypatch: pytest.MonkeyPatch) -> List[float]:
     """Let no time pass between attempts, but note how long it should be."""
     noted: List[float] = []
-    monkeypatch.setattr(time, "sleep", noted.append)
+    sleep, here = time.sleep, threading.current_thread()
+    monkeypatch.setattr(time, "sleep", lambda seconds: (
+        noted.append if threading.current_thread() is here else sleep)(seconds))
     return noted
 
 
@@ -3831,7 +3833,8 @@ def environment(folder: Path, url: str, **changes: Optional[str]) -> Dict[str, s
     """Return an environment with a token and a base URL, and what else the changes say."""
     unwanted = r"DEEPINFRA_.*|.*_PROXY|LC_.*|LANG|COLUMNS|PYTHON.*"  # above all PYTHONUNBUFFERED
     paths = [str(folder / "lib"), *filter(None, [os.environ.get("PYTHONPATH")])]
-    env = {name: os.environ[name] for name in os.environ if not re.fullmatch(unwanted, name, re.I)}
+    env = {name: os.environ.get(name) for name in list(os.environ)  # which pytest changes meanwhile
+           if not re.fullmatch(unwanted, name, re.I)}
     env.update(DEEPINFRA_TOKEN=TOKEN, DEEPINFRA_BASE_URL=url, PYTHONPATH=os.pathsep.join(paths),
                HOME=str(folder), TERM="dumb")
     return {name: text for name, text in {**env, **changes}.items() if text is not None}
