@@ -2964,11 +2964,11 @@ def assert_times_out(call: Callable[[], object], option: str, seconds: float) ->
 @pytest.mark.parametrize("option", ["connect_timeout", "deadline"])
 def test_connecting_ends_in_time(option: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def check(client: Client, address: str) -> None:
-        text = assert_times_out(lambda: client.chat("Hi"), option, 0.06)
+        text = assert_times_out(lambda: client.chat("Hi"), option, 0.2)
         assert option == "deadline" or address in text
         assert "hunter2" not in text
 
-    options: Dict[str, Any] = {"max_retries": 0, option: 0.06}
+    options: Dict[str, Any] = {"max_retries": 0, option: 0.2}
     with deaf_port() as deaf, deaf_port(is_full=True) as full, Server(
             drip(b"HTTP/1.1 200 OK\r\n", b"X: y\r\n")) as dripping:
         cases = {
@@ -3003,9 +3003,9 @@ SILENCES = {
 
 def test_silence_ends_after_the_timeout_and_is_not_tried_again() -> None:
     def check(reply: bytes) -> None:
-        with Server(reply) as server, server.client(timeout=0.06) as client:
+        with Server(reply) as server, server.client(timeout=0.3) as client:
             call: Any = client.stream if b"event" in reply else client.chat
-            text = assert_times_out(lambda: list(call("Hi")), "timeout", 0.06)
+            text = assert_times_out(lambda: list(call("Hi")), "timeout", 0.3)
             assert f"127.0.0.1:{server.port}" in text
             assert len(server.requests) == 1
             assert server.wait_closed()
@@ -3067,7 +3067,7 @@ DRIPS = {
 
 def test_drip_ends_at_the_deadline() -> None:
     def check(head: bytes, again: bytes) -> None:
-        with Server(drip(head, again)) as server, server.client(deadline=0.06, timeout=5) as client:
+        with Server(drip(head, again)) as server, server.client(deadline=0.3, timeout=5) as client:
             call: Any = client.stream if b"event" in head else client.chat
             if b"404" in head:  # an error that is known, whatever its body
                 started = time.monotonic()
@@ -3075,7 +3075,7 @@ def test_drip_ends_at_the_deadline() -> None:
                     call("Hi")
                 assert time.monotonic() - started < 2
             else:
-                assert_times_out(lambda: list(call("Hi")), "deadline", 0.06)
+                assert_times_out(lambda: list(call("Hi")), "deadline", 0.3)
             assert len(server.requests) == 1
             assert server.wait_closed()
 
@@ -3085,11 +3085,11 @@ def test_drip_ends_at_the_deadline() -> None:
 def test_stream_ends_at_the_deadline_whatever_it_yields(serve: Callable[..., Server]) -> None:
     event = chunk(sse(delta("Hi"), done=False))
     with serve(drip(chunked(type=SSE_TYPE), event, len(event))) as server:
-        with server.client(deadline=0.14, timeout=5) as client:
+        with server.client(deadline=0.3, timeout=5) as client:
             texts: List[str] = []
             assert_times_out(lambda: texts.extend(part.text for part in client.stream("Hi")),
-                             "deadline", 0.14)
-            assert 1 <= len(texts) <= 7
+                             "deadline", 0.3)
+            assert 1 <= len(texts) <= 15
             assert server.wait_closed()
 
 
