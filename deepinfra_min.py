@@ -402,7 +402,7 @@ class Client:
         self.max_retries, self._ssl_context, self._opener = max_retries, ssl_context, opener
         self._token, self._token_source = _find_token(api_key, self.base_url)
         self._headers = _clean_headers(headers or {}, self._token)
-        self.__setstate__({})
+        self.__setstate__({})  # which makes the opener
 
     def chat(self, messages: Messages, *, model: str | None = None,
              **params: Any) -> ChatCompletion:
@@ -480,7 +480,7 @@ class Client:
 
     @contextlib.contextmanager
     def _exchange(self, method: str, path: str, payload: Any) -> Iterator[_Exchange]:
-        """Send a request; let no error out that shows the token, or that does not say which."""
+        """Send a request; let no error show the token, and say which one was refused."""
         try:
             with contextlib.closing(self._open(method, path, payload)) as exchange:
                 yield exchange
@@ -873,7 +873,7 @@ class _Connection(http.client.HTTPConnection):
 
 
 class _Response(http.client.HTTPResponse):
-    """http.client's response, read under limits. Read to its end, it keeps its socket."""
+    """http.client's response, under limits; if read to its end, it hands its socket to `keep`."""
     _is_last_chunk = False
 
     def __init__(self, limits: _Limits, keep: Any, sock: Any, *args: Any, **options: Any) -> None:
@@ -904,10 +904,10 @@ class _Response(http.client.HTTPResponse):
 def _dial(limits: _Limits, address: tuple[str, int], *unused: object) -> socket.socket:
     """Connect to one of the host's addresses, which share the time that is left."""
     found: Any = socket.getaddrinfo(*address, type=socket.SOCK_STREAM)
-    for n, (*_, place) in enumerate(found):
+    for n, (*_, sockaddr) in enumerate(found):
         try:
             left = limits.left()
-            sock = socket.create_connection(place[:2], left and left / (len(found) - n))
+            sock = socket.create_connection(sockaddr[:2], left and left / (len(found) - n))
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             idle = getattr(socket, "TCP_KEEPIDLE", getattr(socket, "TCP_KEEPALIVE", 0x10))
             with contextlib.suppress(OSError):  # 0x10: macOS, unnamed before Python 3.10
@@ -1048,7 +1048,7 @@ def _read_json(text: str, parse: Callable[[Any], T], headers: Mapping[str, str])
 
 
 _DELTA = ("role", "content", "reasoning_content", "tool_calls", "name", "tool_call_id")
-_ENDING = ("finish_reason", "logprobs")
+_ENDING = ("finish_reason", "logprobs")  # these and the former are what a choice's parts bring
 
 
 def collect(chunks: Iterable[ChatCompletionChunk]) -> ChatCompletion:
