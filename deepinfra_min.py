@@ -7,89 +7,128 @@
 """A client for DeepInfra's chat API in one file, on the standard library alone.
 
     from deepinfra_min import Client
+
     for chunk in Client().stream("Hello!"):
         print(chunk.text, end="", flush=True)
 
 The token comes from DEEPINFRA_TOKEN. To vendor this file, copy it, under any name; to update it,
-copy it again. Read to the end of `Client` to use it; what follows is the way of a request, the way
-of its answer, and the command line.
+copy it again. To use it, read as far as the end of `Client`, and the docstrings of `collect` and
+`iter_sse`. The rest is the implementation, in the order that a call passes through it: request,
+connection, answer, and the command line.
 """
+
 from __future__ import annotations
 
+import base64
 import contextlib
 import email.utils
-import functools
+import errno
 import http.client
+import io
 import json
+import math
 import os
 import random
 import re
 import socket
 import sys
+import threading
 import time
-import urllib.error
 import urllib.parse
 import urllib.request
-from dataclasses import dataclass, field, fields, is_dataclass
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 
 try:
     import ssl
-except ImportError:  # a Python built without it can still reach a local server
+except ImportError:  # a Python built without it still reaches a local server
     ssl = None  # type: ignore[assignment]
-TYPE_CHECKING = False  # typing's own would cost its import
-if TYPE_CHECKING:
-    from typing import Any, Callable, Generator, Iterable, Iterator, Mapping, NoReturn, TypeVar
-    from urllib.request import HTTPSHandler
 
-    Messages = str | Iterable[Mapping[str, Any] | "Message"]
+TYPE_CHECKING = False  # importing typing takes longer than this module's own code
+if TYPE_CHECKING:
+    from typing import Any, NoReturn, TypeVar
+
     T = TypeVar("T")
+    _Object = dict[str, Any]  # a JSON object
+    Messages = str | Iterable[Mapping[str, Any] | "Message"]
+    _Parse = Callable[[_Object], T]
 else:
-    HTTPSHandler = getattr(urllib.request, "HTTPSHandler", object)
+    Any = Messages = NoReturn = T = object  # so that typing.get_type_hints() finds the names
 
 __all__ = [
-    "DEFAULT_BASE_URL", "DEFAULT_MODEL", "APIConnectionError", "APIError", "APIResponseError",
-    "APITimeoutError", "AuthenticationError", "ChatCompletion", "ChatCompletionChunk", "Choice",
-    "ChunkChoice", "Client", "ConfigurationError", "DeepInfraError", "Function", "KeepAliveHandler",
-    "Message", "Model", "RateLimitError", "ServerError", "ServerSentEvent",
-    "StreamInterruptedError", "ToolCall", "Usage", "collect", "iter_sse"]
+    "DEFAULT_BASE_URL",
+    "DEFAULT_MODEL",
+    "APIConnectionError",
+    "APIError",
+    "APIResponseError",
+    "APITimeoutError",
+    "AuthenticationError",
+    "ChatCompletion",
+    "ChatCompletionChunk",
+    "Choice",
+    "ChunkChoice",
+    "Client",
+    "ConfigurationError",
+    "DeepInfraError",
+    "Function",
+    "Message",
+    "Model",
+    "RateLimitError",
+    "ServerError",
+    "ServerSentEvent",
+    "StreamInterruptedError",
+    "ToolCall",
+    "Usage",
+    "collect",
+    "iter_sse",
+]
 __version__ = "1.0.0"
 
 DEFAULT_BASE_URL = "https://api.deepinfra.com/v1/openai"
 DEFAULT_MODEL = "deepseek-ai/DeepSeek-R1"
-_MAX_BYTES = 64 * 1024 * 1024  # of a body, or of an event
-_NEVER = float("inf")
-_TOKEN_VARIABLES = ("DEEPINFRA_TOKEN", "DEEPINFRA_API_KEY", "DEEPINFRA_API_TOKEN")
+
+_MIB = 1024 * 1024
+_MAX_BODY = 64 * _MIB  # of a body, or of an event of a stream
+_MAX_ERROR_BODY = _MIB
+_MAX_ITEMS = 10_000  # of a list of objects: {} takes 3 bytes as JSON and 400 as an object
+_decode_json = json.JSONDecoder().decode  # json.loads() takes longer for each chunk
 _TOKEN_HINT = "set DEEPINFRA_TOKEN to a token from https://deepinfra.com/dash/api_keys"
-_NOT_THE_API = "a proxy or captive portal answered, or the base URL is not an API's"
-_WIRE_ERRORS = (OSError, http.client.HTTPException, ValueError, OverflowError)
-_URL_SAFE = "/?&=%:;,+@!$'()*~"
-_LOOPBACK = r"localhost|127(\.\d{1,3}){3}|::1"
-_DECODER = json.JSONDecoder()
-_TEXT = {str, type(None)}
 
 
 # ---- Errors --------------------------------------------------------------------------------------
 
+
 class DeepInfraError(Exception):
-    """The base of every error that a server, a network or a setting causes.
+    """The base of all errors that a server, a network or a setting causes.
 
-    `hint` says what to do; `partial` is the answer so far, where `collect` raised the error.
+    `hint` says what to do. `is_retryable` tells whether the same request may be sent again.
+    `partial` is the answer so far if `collect` raised the error, else None.
     """
-    hint = ""
-    partial: ChatCompletion | None = None
-    _is_retryable = False
 
-    def __init__(self, summary: str = "", **attributes: Any) -> None:
+    is_retryable = False
+    partial: ChatCompletion | None = None
+
+    def __init__(self, summary: str = "", *, hint: str = "") -> None:
         super().__init__(summary)
-        vars(self).update(attributes)
+        self.hint = hint
 
     def __str__(self) -> str:
-        return f"{self.args[0]} ({self.hint})" if self.hint else str(self.args[0])
+        summary = str(self.args[0])
+        return f"{summary} ({self.hint})" if self.hint else summary
 
 
 class ConfigurationError(DeepInfraError, ValueError):
-    """A setting, named by `setting`, is missing or malformed. Nothing was sent."""
-    setting = ""
+    """A setting is missing or malformed; `setting` is its name. Nothing was sent."""
+
+    def __init__(
+        self,
+        summary: str = "",
+        *,
+        setting: str = "",
+        hint: str = "",
+    ) -> None:
+        super().__init__(summary, hint=hint)
+        self.setting = setting
 
 
 class APIConnectionError(DeepInfraError):
@@ -101,32 +140,57 @@ class APITimeoutError(APIConnectionError, TimeoutError):
 
 
 class StreamInterruptedError(APIConnectionError):
-    """A stream ended before it proved complete: what it yielded is a part of the answer."""
+    """A stream ended before it was complete: the chunks that came are a part of the answer."""
 
 
 class APIResponseError(DeepInfraError):
     """The answer is not what the API promises. `body` holds its first 200 characters."""
-    body = ""
+
+    def __init__(
+        self,
+        summary: str = "",
+        *,
+        body: str = "",
+        hint: str = "",
+    ) -> None:
+        super().__init__(summary, hint=hint)
+        self.body = body
 
     def __str__(self) -> str:
-        return super().__str__() + (f"; it begins {self.body!r}" if self.body else "")
+        text = super().__str__()
+        return f"{text}; it begins {self.body!r}" if self.body else text
 
 
 class APIError(DeepInfraError):
-    """The API answered with an error. `message` is its own words, `body` decoded JSON or text.
+    """The API answered with an error.
 
-    `status` is the HTTP status, or the numeric code of an error inside a 200, else None; `headers`
-    has names in lower case; `retry_after` is the seconds that the server asks to wait.
+    `status` is the HTTP status, or the numeric code of an error inside a 200, else None. `message`
+    is the API's own text, on one line and at most 1,000 characters long. `body` is decoded JSON or
+    text; `code`, `param` and `type` are what it says. `headers` has names in lower case;
+    `request_id` and `retry_after`, the seconds that the server asks to wait, come from there.
     """
-    status: int | None = None
-    message = ""
-    code: Any = None
-    param: Any = None
-    type: Any = None
-    body: Any = None
-    headers: Mapping[str, str] = {}
-    request_id: str | None = None
-    retry_after: float | None = None
+
+    def __init__(
+        self,
+        summary: str = "",
+        *,
+        status: int | None = None,
+        message: str = "",
+        body: Any = None,
+        headers: Mapping[str, str] | None = None,
+        hint: str = "",
+    ) -> None:
+        super().__init__(summary, hint=hint)
+        self.status = status
+        self.message = message
+        self.body = body
+        error = _find_error(body)
+        self.code: Any = error.get("code")
+        self.param: Any = error.get("param")
+        self.type: Any = error.get("type")
+        self.headers = headers or {}
+        self.request_id = self.headers.get("x-request-id")
+        self.retry_after = _parse_retry_after(self.headers.get("retry-after", ""))
 
 
 class AuthenticationError(APIError):
@@ -141,140 +205,266 @@ class ServerError(APIError):
     """The service failed (5xx)."""
 
 
-_HINTS = {
-    3: "redirects are refused: set the base URL to where the API is",
-    5: "the service failed: try again later",
+_STATUS_CLASSES: dict[int, type[APIError]] = {
+    401: AuthenticationError,
+    403: AuthenticationError,
+    429: RateLimitError,
+}
+_STATUS_HINTS = {
     400: "check the parameters; if the messages are too long for the model, shorten them",
     402: "add a payment method or raise the spending limit on https://deepinfra.com/dash",
     404: "check the base URL's path, and the model (-m) against the list of models() or --models",
     405: "this model can't do that: choose another with model= or -m",
+    413: "the request is too large: shorten the messages, or send smaller pictures",
+    422: "correct the parameters that the message names",
     429: "send fewer requests at once, or raise max_retries= or --retries",
+    501: "the server can't do this: check the base URL and the model",
 }
+_HTML_PAGE = "an HTML page"
 
 
-def _api_error(payload: Any, status: int, headers: Mapping[str, str]) -> APIError:
-    """Return the error for an error payload, a text or decoded; inside a 200 its status is 0."""
-    with contextlib.suppress(ValueError, TypeError, RecursionError):
-        payload = json.loads(payload)
-    outer = payload if isinstance(payload, dict) else {}
-    error = outer["error"] if isinstance(outer.get("error"), dict) else outer
-    code, headers = error.get("code"), {name.lower(): str(headers[name]) for name in headers}
-    if not status and isinstance(code, (int, str)) and re.fullmatch(r"[45]\d\d", str(code)):
+def _api_error(
+    text: str,
+    status: int | None,
+    exchange: _Exchange,
+) -> APIError:
+    """Return the error for the text of an error payload; inside a 200, `status` is None."""
+    text = exchange.mask(text[:_MIB])
+    try:
+        payload = json.loads(text)
+        message = _human_message(payload)
+    except (ValueError, RecursionError):  # not JSON, or nested too deeply
+        payload = text
+        message = _human_message(text)
+    code = str(_find_error(payload).get("code"))
+    if status is None and re.fullmatch(r"[45]\d\d", code):
         status = int(code)
-    message = _human_message(payload) or http.client.responses.get(status, "no message")
-    if 300 <= status < 400:
-        message += f", to {headers.get('location')}"
-    kinds = {401: AuthenticationError, 403: AuthenticationError, 429: RateLimitError}
-    return kinds.get(status, ServerError if status >= 500 else APIError)(
-        f"HTTP {status}: {message}" if status else f"the API answered with an error: {message}",
-        hint=_HINTS.get(status, _HINTS.get(status // 100, "")), status=status or None,
-        message=message, code=code, param=error.get("param"), type=error.get("type"), body=payload,
-        headers=headers, request_id=headers.get("x-request-id"), retry_after=_retry_after(headers),
-        _is_retryable=status in (408, 409, 429) or status >= 500)
+    number = status or 0
+    message = message or http.client.responses.get(number, "no message")
+    headers = {}
+    for name, value in exchange.headers.items():
+        headers[exchange.mask(name).lower()] = exchange.mask(value)
+    if number // 100 == 3 and "location" in headers:
+        message = _clean(f"{message}, to {headers['location']}")
+    summary = f"the API answered with an error: {message}"
+    if status:
+        summary = f"HTTP {status}: {message}"
+    error_class = _STATUS_CLASSES.get(number, APIError)
+    if number >= 500:
+        error_class = ServerError
+    error = error_class(summary, status=status, message=message, body=payload, headers=headers)
+    error.hint = _status_hint(error, exchange.token_source)
+    error.is_retryable = number in (408, 409, 429) or number >= 500
+    return error
+
+
+def _status_hint(error: APIError, token_source: str) -> str:
+    status = error.status or 0
+    if isinstance(error, AuthenticationError) and token_source:
+        return f"check the token, from {token_source}"
+    if isinstance(error, AuthenticationError):
+        return _TOKEN_HINT
+    if error.retry_after and error.retry_after > _MAX_WAIT:
+        return f"the server asks to wait {error.retry_after:.0f} s"
+    if error.message.startswith(_HTML_PAGE) and status < 500:
+        return "a proxy or gateway answered, not the API: check the base URL"
+    if status // 100 == 3:
+        return "redirects are refused: set the base URL to where the API is"
+    if status >= 500 and status != 501:
+        return "the service failed: try again later"
+    return _STATUS_HINTS.get(status, "")
+
+
+def _find_error(payload: Any) -> dict[str, Any]:
+    """Return the object that holds the error's `code`, `param` and `type`."""
+    if not isinstance(payload, dict):
+        return {}
+    error = payload.get("error")
+    return error if isinstance(error, dict) else payload
 
 
 def _human_message(payload: Any) -> str:
-    """Return the words in an error payload: its `error`, `detail` or `message`, however nested."""
+    """Return the text in an error payload: its `error`, `detail` or `message`, however nested."""
     while isinstance(payload, dict):
-        payload = next((payload[k] for k in ("error", "detail", "message") if payload.get(k)), "")
-    with contextlib.suppress(KeyError, TypeError):  # validation errors, each with its place
-        payload = "; ".join([".".join(map(str, e["loc"])) + f": {e['msg']}" for e in payload])
+        texts = [payload.get(name) for name in ("error", "detail", "message")]
+        payload = next(filter(None, texts), "")
+    if isinstance(payload, list):
+        payload = "; ".join(map(_validation_message, payload))
     text = str(payload or "").strip()
-    return "an HTML page, from a proxy or gateway" if text.startswith("<") else text
+    if not text.startswith("<"):
+        return _clean(text)
+    title = re.search(r"(?i)<title[^>]*>\s*([^<\s][^<]*)", text[:10_000])
+    return _clean(f"{_HTML_PAGE}: {title.group(1)}") if title else _HTML_PAGE
 
 
-def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """Return the seconds that a server asks to wait, by RFC 9110, 10.2.3, or in milliseconds."""
-    for name, unit in (("retry-after-ms", 1000), ("retry-after", 1)):
-        if re.fullmatch(r"\d+(\.\d*)?", headers.get(name, "")):
-            return float(headers[name]) / unit
+def _validation_message(item: Any) -> str:
+    """Return the place and the text of an item of a 422's `detail`."""
     try:
-        date = email.utils.parsedate_to_datetime(headers.get("retry-after", ""))
+        return ".".join(map(str, item["loc"])) + f": {item['msg']}"
+    except (KeyError, TypeError):
+        return str(item)
+
+
+def _clean(text: str) -> str:
+    """Return a server's text on one line, cut, without control characters: it goes into logs."""
+    printable = [char if char.isprintable() else " " for char in text.strip()[:1000]]
+    return "".join(printable).strip()
+
+
+def _parse_retry_after(value: str) -> float | None:
+    """Return the seconds that a server asks to wait: a number or a date (RFC 9110, 10.2.3)."""
+    value = value.strip()
+    if re.fullmatch(r"\d+(\.\d*)?", value, re.ASCII):
+        return float(value)
+    try:
+        date = email.utils.parsedate_to_datetime(value)
         return max(0.0, date.timestamp() - time.time())
     except (ValueError, TypeError, IndexError, OverflowError):  # each raised by some Python
         return None
 
 
 # ---- Data ----------------------------------------------------------------------------------------
+# Each `_parse` builds its class from a JSON object; missing and null fields keep their defaults.
 
-class _Parsed:
-    """What is parsed from a mapping, which `raw` keeps, out of repr and comparison.
-
-    Both are written here once: @dataclass would compile them for each class, at every import.
-    """
-    raw: Mapping[str, Any] = {}
-
-    def __repr__(self: Any) -> str:
-        shown = ", ".join(f"{item.name}={getattr(self, item.name)!r}" for item in fields(self))
-        return f"{type(self).__name__}({shown})"
-
-    def __eq__(self: Any, other: Any) -> bool:
-        return type(self) is type(other) and all(
-            getattr(self, f.name) == getattr(other, f.name) for f in fields(self) if f.compare)
+# The original JSON object; repr and == ignore it.
+_RAW: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
 
-@dataclass(repr=False, eq=False)
-class Function(_Parsed):
+@dataclass
+class Function:
     """What a tool call calls. `arguments` is the string as it came, valid JSON or not."""
+
     name: str | None = None
     arguments: str = ""
+    raw: Mapping[str, Any] = _RAW
+
+    @classmethod
+    def _parse(cls, raw: _Object) -> Function:
+        return cls(raw.get("name"), _get(raw, "arguments", str) or "", raw)
 
 
-@dataclass(repr=False, eq=False)
-class ToolCall(_Parsed):
+@dataclass
+class ToolCall:
     """A call that the model asks for. `index` is its place in a streamed answer."""
+
     id: str | None = None
     type: str = "function"
     function: Function = field(default_factory=Function)
     index: int | None = field(default=None, compare=False)
+    raw: Mapping[str, Any] = _RAW
+
+    @classmethod
+    def _parse(cls, raw: _Object) -> ToolCall:
+        return cls(
+            raw.get("id"),
+            raw.get("type") or "function",
+            _get_object(raw, "function", Function._parse) or Function(),
+            _get(raw, "index", int),
+            raw,
+        )
 
 
-@dataclass(repr=False, eq=False)
-class Message(_Parsed):
+@dataclass
+class Message:
     """A message of a conversation or, in a stream, what a chunk adds to one.
 
-    `content` is a string; None beside tool calls; in a request also a list of parts.
+    `content` is None beside tool calls. In a request it may also be a list of parts.
     """
+
     role: str | None = None
-    content: Any = None
+    content: str | None = None
     reasoning_content: str | None = None
     tool_calls: tuple[ToolCall, ...] = ()
     name: str | None = None
     tool_call_id: str | None = None
+    raw: Mapping[str, Any] = _RAW
+
+    @classmethod
+    def _parse(cls, raw: _Object) -> Message:
+        return cls(
+            raw.get("role"),
+            _get(raw, "content", str),
+            _get(raw, "reasoning_content", str),
+            _get_list(raw, "tool_calls", ToolCall._parse),
+            raw.get("name"),
+            raw.get("tool_call_id"),
+            raw,
+        )
 
 
-@dataclass(repr=False, eq=False)
-class Usage(_Parsed):
+@dataclass
+class Usage:
     """Tokens counted, and their cost in US dollars."""
+
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     total_tokens: int | None = None
     estimated_cost: float | None = None
     prompt_tokens_details: Mapping[str, Any] | None = None
     completion_tokens_details: Mapping[str, Any] | None = None
+    raw: Mapping[str, Any] = _RAW
+
+    @classmethod
+    def _parse(cls, raw: _Object) -> Usage:
+        return cls(
+            raw.get("prompt_tokens"),
+            raw.get("completion_tokens"),
+            raw.get("total_tokens"),
+            raw.get("estimated_cost"),
+            _get(raw, "prompt_tokens_details", dict),
+            _get(raw, "completion_tokens_details", dict),
+            raw,
+        )
 
 
-@dataclass(repr=False, eq=False, frozen=True)
-class Choice(_Parsed):
+@dataclass
+class Choice:
     """One of the answers. `finish_reason` is `stop`, `length`, `tool_calls` or another word."""
+
     index: int = 0
     message: Message = field(default_factory=lambda: Message("assistant"))
     finish_reason: str | None = None
     logprobs: Mapping[str, Any] | None = None
+    raw: Mapping[str, Any] = _RAW
+
+    @classmethod
+    def _parse(cls, raw: _Object) -> Choice:
+        message = _get_object(raw, "message", Message._parse) or Message()
+        message.role = message.role or "assistant"
+        return cls(
+            _get(raw, "index", int) or 0,
+            message,
+            raw.get("finish_reason"),
+            _get(raw, "logprobs", dict),
+            raw,
+        )
 
 
-@dataclass(repr=False, eq=False)
-class ChunkChoice(_Parsed):
+@dataclass
+class ChunkChoice:
     """One choice's part of a chunk. `finish_reason` is None until the last."""
+
     index: int = 0
     delta: Message = field(default_factory=Message)
     finish_reason: str | None = None
     logprobs: Mapping[str, Any] | None = None
+    raw: Mapping[str, Any] = _RAW
+
+    @classmethod
+    def _parse(cls, raw: _Object) -> ChunkChoice:
+        return cls(
+            _get(raw, "index", int) or 0,
+            _get_object(raw, "delta", Message._parse) or Message(),
+            raw.get("finish_reason"),
+            _get(raw, "logprobs", dict),
+            raw,
+        )
 
 
-@dataclass(repr=False, eq=False, frozen=True)
-class ChatCompletion(_Parsed):
+@dataclass
+class ChatCompletion:
     """A whole answer. `created` is in seconds since 1970."""
+
     id: str = ""
     object: str = "chat.completion"
     created: int = 0
@@ -282,6 +472,7 @@ class ChatCompletion(_Parsed):
     choices: tuple[Choice, ...] = ()
     usage: Usage | None = None
     service_tier: str | None = None
+    raw: Mapping[str, Any] = _RAW
 
     @property
     def message(self) -> Message:
@@ -293,10 +484,24 @@ class ChatCompletion(_Parsed):
         """The first choice's content, `""` where there is none."""
         return self.message.content or ""
 
+    @classmethod
+    def _parse(cls, raw: _Object) -> ChatCompletion:
+        return cls(
+            raw.get("id") or "",
+            raw.get("object") or cls.object,
+            raw.get("created") or 0,
+            raw.get("model") or "",
+            _get_list(raw, "choices", Choice._parse),
+            _get_object(raw, "usage", Usage._parse),
+            raw.get("service_tier"),
+            raw,
+        )
 
-@dataclass(repr=False, eq=False)
-class ChatCompletionChunk(_Parsed):
+
+@dataclass
+class ChatCompletionChunk:
     """One event of a streamed answer."""
+
     id: str = ""
     object: str = "chat.completion.chunk"
     created: int = 0
@@ -304,108 +509,192 @@ class ChatCompletionChunk(_Parsed):
     choices: tuple[ChunkChoice, ...] = ()
     usage: Usage | None = None
     service_tier: str | None = None
+    raw: Mapping[str, Any] = _RAW
 
     @property
     def text(self) -> str:
-        """The first choice's new content, `""` where there is none."""
-        return (self.choices[0].delta.content or "") if self.choices else ""
+        """The new content of the choice with index 0, `""` where there is none."""
+        choice = _first_choice(self.choices)
+        return choice.delta.content or "" if choice else ""
+
+    @classmethod
+    def _parse(cls, raw: _Object) -> ChatCompletionChunk:
+        return cls(
+            raw.get("id") or "",
+            raw.get("object") or cls.object,
+            raw.get("created") or 0,
+            raw.get("model") or "",
+            _get_list(raw, "choices", ChunkChoice._parse),
+            _get_object(raw, "usage", Usage._parse),
+            raw.get("service_tier"),
+            raw,
+        )
 
 
-@dataclass(repr=False, eq=False)
-class Model(_Parsed):
-    """A model on offer, with what its `metadata` says. `pricing` is the API's own mapping."""
+@dataclass
+class Model:
+    """A model on offer. `raw` has the rest of what the API says of it, such as `metadata`."""
+
     id: str = ""
-    context_length: int | None = None
-    max_tokens: int | None = None
-    pricing: Mapping[str, Any] | None = None
+    raw: Mapping[str, Any] = _RAW
+
+    @classmethod
+    def _parse(cls, raw: _Object) -> Model:
+        return cls(raw.get("id") or "", raw)
 
 
 @dataclass
 class ServerSentEvent:
     """An event of a `text/event-stream`."""
+
     event: str = "message"
     data: str = ""
 
 
-_KINDS: dict[str, Any] = {  # what a field has to hold, by its name; the others may hold anything
-    "content": str, "reasoning_content": str, "arguments": str, "index": int, "function": Function,
-    "tool_calls": [ToolCall], "message": Message, "delta": Message, "choices": [Choice],
-    "usage": Usage, "prompt_tokens_details": dict, "completion_tokens_details": dict,
-    "logprobs": dict, "pricing": dict}
-_CHUNK_KINDS = {**_KINDS, "choices": [ChunkChoice]}
-_SHAPES = {dict: "an object", list: "an array", str: "a string", int: "an integer"}
+class _ShapeError(Exception):
+    """JSON of a wrong shape. `args` are the problem and the names of the levels that lead to it."""
+
+    def put_within(self, name: str) -> None:
+        problem, *names = self.args
+        self.args = (problem, name, *names)
+
+    def __str__(self) -> str:
+        problem, *names = self.args
+        place = ".".join(names)
+        return f"{place}: {problem}" if place else problem
 
 
-def _parse(kind: Any, value: Any, place: str = "", parsed: Any = None) -> Any:
-    """Return decoded JSON as its kind; what is missing or null stays as it is in `parsed`."""
-    shape: Any = list if isinstance(kind, list) else kind if kind in _SHAPES else dict
-    if not isinstance(value, shape):
-        got = type(value).__name__
-        raise APIResponseError(f"{place or 'the answer'}: expected {_SHAPES[shape]}, got {got}")
-    if shape is list:
-        return tuple([_parse(kind[0], item, f"{place}[{i}]") for i, item in enumerate(value)])
-    if shape is kind:
+def _wrong_shape(value: Any, shape: type, *names: str) -> _ShapeError:
+    shapes = {dict: "an object", list: "an array", str: "a string", int: "an integer"}
+    return _ShapeError(f"expected {shapes[shape]}, got {type(value).__name__}", *names)
+
+
+def _get(raw: _Object, name: str, shape: type) -> Any:
+    """Return a field, None if it is missing or null; raise _ShapeError if it has another shape."""
+    value = raw.get(name)
+    if value is None or isinstance(value, shape):
         return value
-    parsed, kinds = parsed or kind(), _CHUNK_KINDS if kind is ChatCompletionChunk else _KINDS
-    values = vars(parsed)  # set here, for speed and for the frozen ones
-    for name in [name for name in values if value.get(name) is not None]:
-        its_kind, at = kinds.get(name), f"{place}.{name}".lstrip(".")
-        values[name] = _parse(its_kind, value[name], at, values[name]) if its_kind else value[name]
-    values["raw"] = value
-    return parsed
+    raise _wrong_shape(value, shape, name)
 
 
-def _parse_models(raw: Any) -> list[Model]:
-    data = _parse(dict, raw).get("data")
-    models: list[Model] = list(_parse([Model], [] if data is None else data, "data"))
-    for i, model in enumerate(models):
-        metadata = _parse(Model, model.raw.get("metadata") or {}, f"data[{i}].metadata")
-        vars(model).update(vars(metadata), id=model.id, raw=model.raw)
-    return models
+def _get_object(raw: _Object, name: str, parse: _Parse[T]) -> T | None:
+    """Return a field that holds an object, parsed; None if it is missing or null."""
+    value = raw.get(name)
+    if value is None:
+        return None
+    if not isinstance(value, dict):
+        raise _wrong_shape(value, dict, name)
+    try:
+        return parse(value)
+    except _ShapeError as error:
+        error.put_within(name)
+        raise
 
 
-def _to_wire(value: Any) -> Any:
-    """Return Messages and what they hold as JSON: the fields that they have, but for `index`."""
-    if isinstance(value, (list, tuple)):
-        return [_to_wire(item) for item in value]
-    if not is_dataclass(value):
-        return value
-    wire = {f.name: _to_wire(getattr(value, f.name)) for f in fields(value) if f.name != "index"}
-    return {name: item for name, item in wire.items()
-            if item not in (None, []) or (name == "content" and wire["tool_calls"])}
+def _get_list(raw: _Object, name: str, parse: _Parse[T]) -> tuple[T, ...]:
+    """Return the objects of a field that holds a list of them, parsed; () if there are none."""
+    items = raw.get(name)
+    if items is None:
+        return ()
+    if not isinstance(items, list):
+        raise _wrong_shape(items, list, name)
+    if len(items) > _MAX_ITEMS:
+        raise _ShapeError(f"more than {_MAX_ITEMS} items", name)
+    parsed: list[T] = []
+    try:
+        for item in items:
+            if not isinstance(item, dict):
+                raise _wrong_shape(item, dict)
+            parsed.append(parse(item))
+    except _ShapeError as error:
+        error.put_within(f"{name}[{len(parsed)}]")
+        raise
+    return tuple(parsed)
+
+
+def _first_choice(choices: Iterable[Any]) -> Any:
+    """Return the choice with index 0, None if there is none."""
+    for choice in choices:
+        if choice.index == 0:
+            return choice
+    return None
+
+
+def _to_json(value: Any) -> _Object:
+    """Return what json.dumps() can't write, one of our objects or a mapping, as a dict."""
+    if isinstance(value, (Message, ToolCall, Function)):
+        return _list_fields(value)
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError(f"{type(value).__name__} can't be sent as JSON")
+
+
+def _list_fields(value: Any) -> _Object:
+    """Return what an object holds, under the API's names, with fields that we don't know.
+
+    `content` is there even if it is null, since the API wants it so; other fields if they are not.
+    """
+    named = {**value.raw, **vars(value)}
+    del named["raw"]
+    named.pop("index", None)
+    for name in list(named):
+        if named[name] in (None, ()) and name != "content":
+            del named[name]
+    return named
 
 
 # ---- Client --------------------------------------------------------------------------------------
+
 
 class Client:
     """A client of one API. Threads may share it; it may be forked and pickled (with its token).
 
     `api_key` is the token, else DEEPINFRA_TOKEN, DEEPINFRA_API_KEY or DEEPINFRA_API_TOKEN; `""`
     sends none. `base_url`: else DEEPINFRA_BASE_URL, else DEFAULT_BASE_URL. In seconds, None for no
-    limit: `connect_timeout` to connect (TCP, proxy, TLS), `timeout` for silence, `deadline` for a
-    call with its retries, a stream to its last event. `max_retries`: further attempts, where they
-    are safe. `headers` go out with every request. `ssl_context`: for a private CA or a client
-    certificate. `opener`: in place of ours, with its proxies and redirects; build it with a
-    KeepAliveHandler. Raises ConfigurationError.
+    limit: `connect_timeout` for each of TCP, proxy and TLS; `timeout` for silence; `deadline` for a
+    call with its retries, and for a stream to its last event. `max_retries`: further attempts,
+    where they are safe. `headers` go out with every request. `ssl_context`: for a private CA or a
+    client certificate. `proxy`: `http://[user:password@]host[:port]`, `""` for none, None for what
+    HTTPS_PROXY, HTTP_PROXY and NO_PROXY say. Raises ConfigurationError.
     """
-    _own_opener: Any = None
 
-    def __init__(self, api_key: str | None = None, *, base_url: str | None = None,
-                 timeout: float | None = 600.0, connect_timeout: float | None = 10.0,
-                 deadline: float | None = None, max_retries: int = 2,
-                 headers: Mapping[str, str] | None = None,
-                 ssl_context: ssl.SSLContext | None = None,
-                 opener: urllib.request.OpenerDirector | None = None) -> None:
-        base_url = base_url or os.environ.get("DEEPINFRA_BASE_URL") or DEFAULT_BASE_URL
-        self.base_url = _clean_base_url(base_url)
-        self.timeout, self.connect_timeout, self.deadline = timeout, connect_timeout, deadline
-        self.max_retries, self._ssl_context, self._opener = max_retries, ssl_context, opener
-        self._token, self._token_source = _find_token(api_key, self.base_url)
-        self._headers = _clean_headers(headers or {}, self._token)
-        self.__setstate__({})  # which makes the opener
+    base_url = _token = _token_source = ""  # for the repr of a client that can't be made
+    _pool: Any = None
 
-    def chat(self, messages: Messages, *, model: str | None = None,
-             **params: Any) -> ChatCompletion:
+    def __init__(
+        self,
+        api_key: str | None = None,
+        *,
+        base_url: str | None = None,
+        timeout: float | None = 600.0,
+        connect_timeout: float | None = 10.0,
+        deadline: float | None = None,
+        max_retries: int = 2,
+        headers: Mapping[str, str] | None = None,
+        ssl_context: ssl.SSLContext | None = None,
+        proxy: str | None = None,
+    ) -> None:
+        self.base_url = base_url or os.environ.get("DEEPINFRA_BASE_URL") or DEFAULT_BASE_URL
+        self.timeout = timeout
+        self.connect_timeout = connect_timeout
+        self.deadline = deadline
+        self.max_retries = max_retries
+        self._headers = dict(headers or {})
+        self._ssl_context = ssl_context
+        self._proxy = proxy
+        self._token, self._token_source = _find_token(api_key)
+        try:
+            self._check_settings()
+            self.__setstate__({})
+            return
+        except ConfigurationError as error:
+            failure = error
+        del api_key, headers, proxy
+        raise _cut_frames(failure)
+
+    def chat(
+        self, messages: Messages, *, model: str | None = None, **params: Any
+    ) -> ChatCompletion:
         """Send a conversation and return the whole answer.
 
         `messages` is a string (one user turn) or a sequence of mappings and Messages. `params` are
@@ -414,36 +703,38 @@ class Client:
         Source: https://deepinfra.com/docs/openai_api
         """
         payload = _chat_payload(messages, model, params)
-        parse: Callable[[Any], ChatCompletion] = functools.partial(_parse, ChatCompletion)
-        return self._call("POST", "/chat/completions", payload, parse)
+        answer: ChatCompletion = self._call("POST", "/chat/completions", payload, _parse_completion)
+        return answer
 
-    def stream(self, messages: Messages, *, model: str | None = None,
-               **params: Any) -> Generator[ChatCompletionChunk, None, None]:
+    def stream(
+        self, messages: Messages, *, model: str | None = None, **params: Any
+    ) -> Generator[ChatCompletionChunk, None, None]:
         """Send a conversation and return a generator of the answer's chunks, as they arrive.
 
         Takes what `chat` takes, and raises the request's errors at once. Iterating raises
         StreamInterruptedError unless the stream proves complete, and what `chat` raises. Leaving
         the loop closes the connection.
         """
-        chunks = self._stream(dict(_chat_payload(messages, model, params), stream=True))
-        next(chunks)  # sends the request, and enters the `with` that close() has to leave
+        chunks = self._stream({**_chat_payload(messages, model, params), "stream": True})
+        next(chunks)  # sends the request; from now on closing the generator closes the connection
         return chunks
 
     def models(self) -> list[Model]:
         """Return the models on offer. Raises what `chat` raises."""
-        return self._call("GET", "/models", None, _parse_models)
+        models: list[Model] = self._call("GET", "/models", None, _parse_models)
+        return models
 
     def request(self, method: str, path: str, payload: Any = None) -> Any:
         """Send JSON to another endpoint, say "POST", "/embeddings", and return the JSON it answers.
 
         None stands for no body, both ways. Raises what `chat` raises.
         """
-        return self._call(method, path, payload, lambda answer: answer)
+        return self._call(method, path, payload, None)
 
     def close(self) -> None:
-        """Close the idle connections; an opener that was handed in is its owner's to close."""
-        for handler in getattr(self._own_opener, "handlers", ()):
-            handler.close()
+        """Close the idle connections; those in use are closed at the end of their calls."""
+        if self._pool:
+            self._pool.close()
 
     __del__ = close
 
@@ -454,471 +745,750 @@ class Client:
         self.close()
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.base_url}, token: {self._token_source or 'none'}>"
+        source = self._token_source if self._token else "none"
+        return f"<{type(self).__name__} {self.base_url}, token: {source}>"
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name != "_own_opener"}
+    def __getstate__(self) -> _Object:
+        return {name: value for name, value in vars(self).items() if name != "_pool"}
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
+    def __setstate__(self, state: _Object) -> None:
         vars(self).update(state)
-        if self._opener is None:
-            self._own_opener = urllib.request.build_opener(
-                KeepAliveHandler(self._ssl_context), _ProxyHandler(), _RedirectHandler())
+        self._pool = _Pool(self)
 
-    def _call(self, method: str, path: str, payload: Any, parse: Callable[[Any], T]) -> T:
-        """Return the parsed answer to a request: the way of everything but a stream."""
-        with self._exchange(method, path, payload) as exchange:
-            text = b"".join(exchange.blocks()).decode("utf-8-sig", "replace")
-            return _read_json(text or "null", parse, exchange.headers)
-
-    def _stream(self, payload: Any) -> Generator[ChatCompletionChunk, None, None]:
-        with self._exchange("POST", "/chat/completions", payload) as exchange:
-            yield ChatCompletionChunk()  # taken by stream(), not by the caller
-            blocks = exchange.blocks(StreamInterruptedError, _NEVER)
-            yield from _iter_chunks(blocks, exchange.headers)
-            exchange.finish()
-
-    @contextlib.contextmanager
-    def _exchange(self, method: str, path: str, payload: Any) -> Iterator[_Exchange]:
-        """Send a request; let no error show the token, and say which one was refused."""
+    def _call(
+        self,
+        method: str,
+        path: str,
+        payload: Any,
+        parse: _Parse[Any] | None,
+    ) -> Any:
+        """Send a request and return its whole answer, parsed, or as it is if `parse` is None."""
         try:
             with contextlib.closing(self._open(method, path, payload)) as exchange:
-                yield exchange
+                return _read_json(_decode(b"".join(exchange.read_blocks())), parse, exchange)
         except DeepInfraError as error:
-            if isinstance(error, AuthenticationError):
-                source = self._token_source
-                error.hint = f"check the token, from {source}" if source else _TOKEN_HINT
-            _mask_error(error, self._token)
-            raise
+            failure = error
+        raise _cut_frames(failure)
 
-    def _open(self, method: str, path: str, payload: Any) -> _Exchange:
-        """Return an exchange whose answer has begun with a 2xx; try again where that is safe."""
-        url = f"{self.base_url}/{urllib.parse.quote(path.lstrip('/'), safe=_URL_SAFE)}"
-        body = None if payload is None else json.dumps(payload).encode()
-        started, attempt = time.monotonic(), 0
+    def _stream(self, payload: _Object) -> Generator[ChatCompletionChunk, None, None]:
+        try:
+            with contextlib.closing(self._open("POST", "/chat/completions", payload)) as exchange:
+                yield ChatCompletionChunk()  # taken by stream(), not by the caller
+                exchange.cut_error = StreamInterruptedError
+                yield from _iter_chunks(exchange.read_blocks(limit=math.inf), exchange)
+                exchange.read_end()
+                return
+        except DeepInfraError as error:
+            failure = error
+        raise _cut_frames(failure)
+
+    def _open(
+        self,
+        method: str,
+        path: str,
+        payload: Any,
+    ) -> _Exchange:
+        """Send a request, again where that is safe; return the exchange once a 2xx has begun."""
+        request = self._make_request(method, path, payload)
+        started = time.monotonic()
+        retries = 0
         while True:
-            request = urllib.request.Request(url, body, method=method)
-            for name, value in self._headers.items():  # none of which urllib takes to a redirect
-                request.add_unredirected_header(name, value)
-            limits = _Limits(self.connect_timeout, self.timeout, self.deadline, started)
+            exchange = _Exchange(self, started)
             try:
-                return _Exchange(request, limits, self._opener or self._own_opener)
+                exchange.begin(request)
+                return exchange
             except DeepInfraError as error:
-                wait = _retry_wait(error, attempt)
-                attempt += 1
-                if attempt > self.max_retries or time.monotonic() + wait >= limits.end:
+                wait = exchange.retry_wait(error, retries)
+                left = started + _as_seconds(self.deadline) - time.monotonic()
+                is_last = retries >= self.max_retries or not error.is_retryable
+                if is_last or wait > _MAX_WAIT or wait >= left:
                     raise
-                _log("info", "retry %d of %d in %.2f s: %s", attempt, self.max_retries, wait,
-                     _mask(str(error), self._token))
+                retries += 1
+                _log("info", "retry %d of %d in %.2f s: %s", retries, self.max_retries, wait, error)
             time.sleep(wait)
 
+    def _make_request(
+        self,
+        method: str,
+        path: str,
+        payload: Any,
+    ) -> urllib.request.Request:
+        if not re.fullmatch("[A-Z]+", method):
+            raise ValueError(f"method: expected capital letters, got {method!r}")
+        body = None
+        if payload is not None:
+            body = json.dumps(payload, default=_to_json).encode()
+        path = urllib.parse.quote(path.lstrip("/"), safe="/?&=%:;,+@!$'()*~")
+        request = urllib.request.Request(f"{self.base_url}/{path}", body, method=method)
+        request.add_header("Host", request.host)
+        request.add_header("Content-Type", "application/json")
+        request.add_header("User-Agent", _USER_AGENT)
+        if self._token:
+            request.add_header("Authorization", f"Bearer {self._token}")
+        for name, value in self._headers.items():
+            request.add_header(name, value)
+        self._pool.address(request)
+        return request
 
-# ---- Request to wire -----------------------------------------------------------------------------
+    def _mask(self, text: str) -> str:
+        """Return a server's text without the token, whichever way its characters are escaped."""
+        login = self._headers.get("Authorization", "")
+        secret = self._token or login.rpartition(" ")[2]
+        if len(secret) < 4:  # a local server's, and a part of many a word
+            return text
+        pattern = ""
+        for char in secret:
+            code = f"{ord(char):02x}"
+            pattern += rf"(?i:\\?{re.escape(char)}|\\u00{code}|%{code})"
+        return re.sub(pattern, "***", text)
 
-def _find_token(api_key: str | None, base_url: str) -> tuple[str, str]:
-    """Return the token and where it came from, or two empty strings."""
-    url, source = urllib.parse.urlsplit(base_url), "api_key"
-    is_local = re.fullmatch(_LOOPBACK, url.hostname or "")
-    if api_key is None:
-        source = next((name for name in _TOKEN_VARIABLES if os.environ.get(name, "").strip()), "")
-        api_key = os.environ.get(source, "")
-        if not api_key and not is_local:
-            raise ConfigurationError("no token", hint=_TOKEN_HINT, setting="api_key")
-    if api_key and url.scheme == "http" and not is_local:
-        raise ConfigurationError(
-            f"the token would go to {url.netloc} over plain http, for all to read",
-            hint='use an https base URL, or api_key="" to send no token', setting="base_url")
-    return (_clean_token(api_key, source), source) if api_key else ("", "")
+    def _check_settings(self) -> None:
+        """Raise ConfigurationError unless all settings can work, and the token is safe."""
+        self.base_url = _check_base_url(self.base_url)
+        for name in ("timeout", "connect_timeout", "deadline"):
+            seconds = getattr(self, name)
+            is_limit = isinstance(seconds, (int, float)) and seconds > 0
+            hint = f"give a number of seconds above 0 ({name}=, --timeout), or None"
+            _require(seconds is None or is_limit, name, f"{name} is {seconds!r}", hint)
+        count = self.max_retries
+        hint = "give a whole number from 0 up (max_retries=, --retries)"
+        is_count = isinstance(count, int) and count >= 0
+        _require(is_count, "max_retries", f"max_retries is {count!r}", hint)
+        for name, value in self._headers.items():
+            hint = "its name is one word, its value one line of Latin-1 text"
+            _require(_is_header(name, value), "headers", f"the header {name!r} can't be sent", hint)
+        self._headers = {name.title(): value for name, value in self._headers.items()}
+        self._check_token()
+
+    def _check_token(self) -> None:
+        url = urllib.parse.urlsplit(self.base_url)
+        is_local = _is_loopback(url.hostname)
+        _require(self._token_source or is_local, "api_key", "no token", _TOKEN_HINT)
+        problem = f"the token from {self._token_source} holds white space or a non-ASCII character"
+        is_token = re.fullmatch("[!-~]*", self._token)
+        _require(is_token, "api_key", problem, f"copy it again, or {_TOKEN_HINT}")
+        has_login = "Authorization" in self._headers
+        problem = "the header Authorization is made from the token"
+        hint = 'to send your own, pass api_key="" as well'
+        _require(not (has_login and self._token), "headers", problem, hint)
+        is_safe = url.scheme == "https" or is_local or not (has_login or self._token)
+        problem = f"the token would go to {url.netloc} over plain http, for all to read"
+        hint = 'use an https base URL, or api_key="" to send no token'
+        _require(is_safe, "base_url", problem, hint)
 
 
-def _clean_token(text: str, source: str) -> str:
-    token = text.strip().strip("\"'").strip()
-    if not re.fullmatch("[!-~]+", token):
-        raise ConfigurationError(
-            f"the token from {source} is empty, or holds white space or a non-ASCII character",
-            hint="copy it again, or " + _TOKEN_HINT, setting="api_key")
-    return token
+# ---- Request -------------------------------------------------------------------------------------
+
+_MAX_WAIT = 60  # seconds between two attempts
+_USER_AGENT = "deepinfra_min/{} Python/{}.{}.{}".format(__version__, *sys.version_info[:3])
 
 
-def _clean_base_url(url: str) -> str:
+def _cut_frames(error: DeepInfraError) -> DeepInfraError:
+    """Cut off the frames that an error has passed, and what caused it, but for its message.
+
+    Error reporters show the local variables of frames. The token stands in some of them, in
+    http.client's as well, and so do answers that may quote it.
+    """
+    error.__traceback__ = error.__context__ = None
+    if error.__cause__:
+        error.__cause__.__traceback__ = error.__cause__.__context__ = None
+    return error
+
+
+def _require(
+    condition: object,
+    setting: str,
+    problem: str,
+    hint: str,
+) -> None:
+    if not condition:
+        raise ConfigurationError(problem, setting=setting, hint=hint)
+
+
+def _find_token(api_key: str | None) -> tuple[str, str]:
+    """Return the token and where it came from, two empty strings if there is none."""
+    if api_key is not None:
+        return _strip_quotes(api_key) or api_key, "api_key"
+    for name in ("DEEPINFRA_TOKEN", "DEEPINFRA_API_KEY", "DEEPINFRA_API_TOKEN"):
+        token = _strip_quotes(os.environ.get(name, ""))
+        if token:
+            return token, name
+    return "", ""
+
+
+def _strip_quotes(text: str) -> str:
+    """Return a value without the quotes and CRs that copying from a .env file leaves."""
+    return text.strip().strip("\"'").strip()
+
+
+def _check_base_url(url: str) -> str:
     """Return the URL without its last slash; it has no place for credentials or a query."""
-    url = url.strip().rstrip("/")
     pattern = r"(?i)https?://([\w.-]+|\[[\da-f:.]+\])(:\d+)?(/[!\"$->A-~]*)?"
     with contextlib.suppress(ValueError):  # a port or an IPv6 address that can't be
-        if re.fullmatch(pattern, url, re.ASCII) and urllib.parse.urlsplit(url).port != 0:
-            return url
-    raise ConfigurationError(
-        "the base URL is not http[s]://host[:port][/path]", setting="base_url",
-        hint=f"check base_url= or DEEPINFRA_BASE_URL; the default is {DEFAULT_BASE_URL}")
+        parts = urllib.parse.urlsplit(url.strip().rstrip("/"))
+        if re.fullmatch(pattern, parts.geturl(), re.ASCII) and parts.port != 0:
+            return parts.geturl()
+    problem = "the base URL is not http[s]://host[:port][/path]"
+    hint = f"check base_url= or DEEPINFRA_BASE_URL; the default is {DEFAULT_BASE_URL}"
+    raise ConfigurationError(problem, setting="base_url", hint=hint)
 
 
-def _clean_headers(headers: Mapping[str, str], token: str) -> dict[str, str]:
-    """Return all headers of a request, the caller's in place of ours."""
-    for name, value in headers.items():
-        if (not re.fullmatch(r"[\w!#$%&'*+.^`|~-]+:[\t -~\xa0-\xff]*", f"{name}:{value}", re.ASCII)
-                or name.lower() == "authorization"):
-            raise ConfigurationError(
-                f"the header {name!r} can't be sent", setting="headers",
-                hint="a value is one line of Latin-1 text; Authorization is made from api_key")
-    agent = "deepinfra_min/{} Python/{}.{}.{}".format(__version__, *sys.version_info[:3])
-    return {"Content-Type": "application/json", "User-Agent": agent,
-            **({"Authorization": f"Bearer {token}"} if token else {}),
-            **{name.title(): value for name, value in headers.items()}}
+def _is_header(name: str, value: str) -> bool:
+    """Tell whether a header can be sent as it is; the framing of the request is http.client's."""
+    if not isinstance(name, str) or not isinstance(value, str):
+        return False
+    is_framing = name.lower() in ("content-length", "transfer-encoding")
+    is_name = re.fullmatch(r"[\w!#$%&'*+.^`|~-]+", name, re.ASCII) and not is_framing
+    return bool(is_name and re.fullmatch(r"[\t -~\xa0-\xff]*", value))
 
 
-def _chat_payload(messages: Messages, model: str | None, params: Any) -> dict[str, Any]:
+def _is_loopback(host: str | None) -> bool:
+    """Tell whether a host is this machine, so that nothing leaves it."""
+    try:
+        return socket.inet_pton(socket.AF_INET, host or "")[0] == 127
+    except OSError:  # it is no IPv4 address
+        return host in ("localhost", "::1")
+
+
+def _chat_payload(
+    messages: Messages,
+    model: str | None,
+    params: _Object,
+) -> _Object:
     if params.get("stream") is not None:
         raise TypeError("stream= can't be set: stream() streams the answer, chat() waits for it")
-    if isinstance(messages, (dict, Message)):
+    if isinstance(messages, (Mapping, Message)):
         raise TypeError("messages must be a string or a list of messages, not one message")
     if isinstance(messages, str):
         messages = [{"role": "user", "content": messages}]
-    wire = [_to_wire(m) if isinstance(m, Message) else dict(m) for m in messages]
-    payload = {"model": model or DEFAULT_MODEL, "messages": wire, **params}
+    payload = {"model": model or DEFAULT_MODEL, "messages": list(messages), **params}
     return {name: value for name, value in payload.items() if value is not None}
 
 
-def _retry_wait(error: DeepInfraError, attempt: int) -> float:
-    """Return the seconds to wait before another attempt: endless where it is unsafe or too long."""
-    wait: float | None = getattr(error, "retry_after", None)
-    if wait is None:
-        wait = min(0.5 * 2**attempt, 8.0) * random.uniform(0.75, 1.0)
-    return wait if error._is_retryable and wait <= 60 else _NEVER
-
-
-def _log(level: str, message: str, *args: Any) -> None:
-    logging = sys.modules.get("logging")  # who has not imported it does not listen
+def _log(level: str, message: str, *args: object) -> None:
+    logging = sys.modules.get("logging")  # a program that has not imported it does not log
     if logging:
-        getattr(logging.getLogger(__name__), level)(message, *args)
+        getattr(logging.getLogger("deepinfra_min"), level)(message, *args)
 
 
-class _Limits:
-    """The time limits of one attempt, and how far it has come."""
-    connect_end: float | None = None  # while it connects
-    is_answered = False  # a byte of the answer has come
+# ---- Connection ----------------------------------------------------------------------------------
 
-    def __init__(self, connect: float | None, silence: float | None,
-                 deadline: float | None = None, started: float = 0.0) -> None:
-        times = [_NEVER if seconds is None else seconds for seconds in (connect, silence, deadline)]
-        self.connect, self.silence, self.deadline = times
-        self.end = started + self.deadline
-
-    def left(self) -> float | None:
-        """Return how long the next wait for the network may last; raise once time is up."""
-        now = time.monotonic()
-        left = min(self.connect_end - now if self.connect_end else self.silence, self.end - now)
-        if left <= 0:
-            raise socket.timeout("timed out")
-        return None if left == _NEVER else left
-
-    def error(self, place: str) -> APITimeoutError:
-        """Return the error for the limit that has run out."""
-        if time.monotonic() >= self.end - 0.01:
-            what, hint = f"the call passed its deadline of {self.deadline:g} s", "raise deadline="
-        elif self.connect_end:
-            what = f"connecting to {place} took longer than connect_timeout, {self.connect:g} s"
-            hint = "check the base URL, the network and the proxy, or raise connect_timeout="
-        else:
-            what = f"{place} was silent for the timeout of {self.silence:g} s"
-            hint = "raise timeout= or --timeout: a model may think for minutes"
-        return APITimeoutError(what, hint=hint, _is_retryable=bool(self.connect_end))
+_NETWORK_ERRORS = (OSError, http.client.HTTPException, UnicodeError)  # the last: an odd host name
+_WOULD_BLOCK = (BlockingIOError, getattr(ssl, "SSLWantReadError", BlockingIOError))
+_SSL_ERROR = getattr(ssl, "SSLError", ())
+_SSL_EOF_ERROR = getattr(ssl, "SSLEOFError", ())
+_MAX_IDLE = 32  # connections
+_MAX_INTERIM = 16  # answers with a status below 200, before the one that counts
 
 
 class _Exchange:
-    """One request and its answer. Whatever urllib raises on the way leaves as one of our errors."""
+    """One attempt to send a request and read the answer, on a connection that no other call uses.
 
-    def __init__(self, request: urllib.request.Request, limits: _Limits, opener: Any) -> None:
-        self._request, self._limits, started = request, limits, time.monotonic()
-        request.limits = limits  # type: ignore[attr-defined]  # for KeepAliveHandler
-        try:
-            self._response = opener.open(request, timeout=limits.left())
-        except DeepInfraError:
-            raise
-        except urllib.error.HTTPError as error:
-            self._response = error  # an answer like any other
-        except _WIRE_ERRORS as error:
-            _fail(error, request, limits)
-        self.headers, self.close = self._response.headers, self._response.close
-        status, seconds = self._response.getcode(), time.monotonic() - started
-        _log("debug", "%s %s: HTTP %s in %.3f s", request.method, request.full_url, status, seconds)
-        if 200 <= status < 300:
-            return
-        body = bytearray()  # as much of it as arrives
-        with contextlib.closing(self), contextlib.suppress(DeepInfraError):
-            for block in self.blocks():
-                body += block
-        if status == 407:  # in http.client's words for a proxy that opens no tunnel
-            refusal = OSError("Tunnel connection failed: 407 Proxy Authentication Required")
-            _fail(refusal, request, limits)
-        raise _api_error(body.decode("utf-8", "replace"), status, self.headers)
-
-    def blocks(self, cut: Any = APIConnectionError, most: float = _MAX_BYTES) -> Iterator[bytes]:
-        """Yield the body as it arrives, block by block; raise a `cut` error where it breaks off."""
-        block, size, is_chunked = b"-", 0, getattr(self._response, "chunked", True)
-        while block:
-            try:
-                block = self._response.read1(16384)
-                missing = getattr(self._response, "length", 0)  # None: up to the server's end
-                if not block and (missing or (missing is None and not is_chunked and not size)):
-                    raise http.client.IncompleteRead(b"", missing)  # http.client passes over both
-            except _WIRE_ERRORS as error:
-                _fail(error, self._request, self._limits, cut)
-            size += len(block)
-            if size > most:
-                raise _too_large("the body")
-            yield block
-
-    def finish(self) -> None:
-        """Read the end of a body that [DONE] has completed, so that its connection can be kept."""
-        if isinstance(self._response, _Response) and not self._response.will_close:
-            self._limits.end = min(self._limits.end, time.monotonic() + 0.25)
-            with contextlib.suppress(DeepInfraError):
-                for _ in self.blocks():
-                    pass
-
-
-def _fail(error: Any, request: Any, limits: _Limits, cut: Any = APIConnectionError) -> NoReturn:
-    """Raise our error for one of urllib's: which layer failed, where, why, and what to do."""
-    is_connecting = limits.connect_end or isinstance(error, urllib.error.URLError)
-    while isinstance(getattr(error, "reason", ""), Exception):
-        error = error.reason  # urllib wraps what goes wrong while it connects and sends
-    error.__traceback__ = None  # whose frames keep a proxy's answer open, before Python 3.11
-    target = urllib.parse.urlsplit(request.full_url).netloc
-    is_beyond = request._tunnel_host and not is_connecting  # the proxy, which is out of it then
-    place = target if is_beyond or request.host == target else f"the proxy {request.host}"
-    reason, retry = getattr(error, "strerror", None) or str(error), not limits.is_answered
-    if isinstance(error, socket.timeout) and error.errno is None:
-        raise limits.error(place) from error
-    if reason.startswith("Tunnel connection failed"):
-        what = f"the proxy {request.host} refused the connection: {reason.partition(': ')[2]}"
-        hint, retry = "check HTTPS_PROXY=http://user:password@host:port, or set NO_PROXY", False
-    elif hasattr(error, "verify_message"):  # an SSLCertVerificationError, where there is ssl
-        what = f"TLS: the certificate of {target} is not trusted: {error.verify_message}"
-        hint, retry = "set SSL_CERT_FILE to the CA's PEM file, or pass ssl_context=", False
-        if sys.version_info >= (3, 13) and 79 < error.verify_code < 95:  # what X509_STRICT adds
-            hint = ("Python 3.13 checks certificates more strictly: have a standard one issued, or "
-                    "pass an ssl_context= without ssl.VERIFY_X509_STRICT; SSL_CERT_FILE is no help")
-    elif isinstance(error, getattr(ssl, "SSLError", ())):
-        what = f"TLS with {target} failed: {reason}"
-        hint = "check that the port speaks https, and that no firewall or proxy breaks in"
-    elif is_connecting:
-        how = "DNS can't resolve" if isinstance(error, socket.gaierror) else "TCP can't connect to"
-        what = f"{how} {place}: {reason}"
-        hint = "check the base URL, the proxy's address, the network, and that a server is there"
-    elif isinstance(error, (OSError, http.client.IncompleteRead)):
-        what = f"{place} cut the connection {'before' if retry else 'within'} the answer"
-        hint = "ask again" if retry else "what arrived is incomplete: ask again"
-    else:
-        what = f"{place} does not answer in HTTP: {reason}"
-        cut, hint, retry = APIResponseError, _NOT_THE_API, False
-    raise cut(what, hint=hint, _is_retryable=retry) from error
-
-
-def _mask_error(error: DeepInfraError, token: str) -> None:
-    """Take the token out of an error and its causes, and only then cut what is long."""
-    error.args = (_mask(str(error.args[0]), token)[:1000],)
-    vars(error).update({name: _mask(value, token) for name, value in vars(error).items()})
-    if isinstance(error, APIResponseError):
-        error.body = error.body[:200]
-    cause = error.__cause__ or error.__context__
-    while cause is not None:
-        shown = f"{cause} {cause.args} {vars(cause)}"
-        if _mask(shown, token) != shown:
-            error.__cause__ = error.__context__ = None
-        cause = cause.__cause__ or cause.__context__
-
-
-def _mask(value: Any, token: str) -> Any:
-    """Return decoded JSON without the token, nor its spellings inside a text."""
-    if len(token) < 4:  # a local server's, and a part of many a word
-        return value
-    escaped = json.dumps(token)[1:-1], repr(token)[1:-1], token.replace("/", "\\/")
-    try:
-        text = json.dumps(value)
-        for spelling in (*escaped, token):
-            text = text.replace(json.dumps(spelling)[1:-1], "***")
-        return json.loads(text)
-    except (ValueError, TypeError, RecursionError):  # say, a token that looks like a number in it
-        return "***"
-
-
-class _ProxyHandler(urllib.request.ProxyHandler):
-    """urllib's, but it keeps local calls local, and refuses proxies that it can't speak to."""
-
-    def proxy_open(self, req: Any, proxy: str, type: str) -> Any:  # urllib's name for the scheme
-        host = urllib.parse.urlsplit(req.full_url).hostname or ""
-        if re.fullmatch(_LOOPBACK, host) or urllib.request.proxy_bypass(req.host):
-            return None
-        if not re.fullmatch("(?i)(http://)?([^/]*@)?[^/@]+/?", proxy):
-            scheme, address = proxy.partition(":")[0], proxy.rpartition("@")[2].rpartition("//")[2]
-            raise ConfigurationError(
-                f"the proxy {scheme}://{address} is not of the form http://host:port",
-                hint=f"set {type.upper()}_PROXY to an http:// proxy", setting="proxy")
-        return super().proxy_open(req, proxy, type)
-
-
-class _RedirectHandler(urllib.request.HTTPRedirectHandler):
-    def redirect_request(self, *args: Any) -> None:
-        """Follow none: urllib would make a POST a GET."""
-
-
-class KeepAliveHandler(urllib.request.HTTPHandler, HTTPSHandler):
-    """urllib's handler of http and https, but one that keeps connections alive.
-
-    For `urllib.request.build_opener`. A response that is read to its end gives its connection back,
-    one that is closed before closes it. `context` is an `ssl.SSLContext`.
+    Each step (TCP, a proxy's tunnel, TLS, a part of the request or of the answer) has a time limit.
     """
 
-    def __init__(self, context: ssl.SSLContext | None = None) -> None:
-        urllib.request.AbstractHTTPHandler.__init__(self)
-        self._context = context
-        self._idle: dict[Any, list[socket.socket]] = {}
-        self._locks: dict[int, Any] = {}  # by process, since a fork may copy one that is held
+    cut_error: type[DeepInfraError] = APIConnectionError  # for an answer that breaks off
+    _wire: Any = None
+    _response: Any = None
+    _is_complete = False
 
-    def http_open(self, req: Any) -> Any:
-        """Send a request on a kept connection or, if that fails before an answer, on a new one."""
-        login = req.get_header("Proxy-authorization")
-        key = (os.getpid(), req.type, req.host, req._tunnel_host, login)
-        seconds = req.timeout if isinstance(req.timeout, (int, float)) else None
-        limits = getattr(req, "limits", None) or _Limits(seconds, seconds)
-        connect = functools.partial(
-            _Connection, context=self._tls_context() if req.type == "https" else None,
-            limits=limits, keep=lambda sock: self._idle.setdefault(key, []).append(sock))
-        kept = self._take_idle(key)
-        if kept:
-            try:
-                return self.do_open(functools.partial(connect, kept=kept), req)
-            except OSError as error:
-                reason = getattr(error, "reason", error)  # which urllib wraps while it sends
-                if limits.is_answered or isinstance(reason, socket.timeout):
-                    raise
-        return self.do_open(connect, req)
+    def __init__(self, client: Client, started: float) -> None:
+        self.mask = client._mask
+        self.token_source = client._token_source
+        self._pool = client._pool
+        names = ("timeout", "connect_timeout", "deadline")
+        self._limits = {name: _as_seconds(getattr(client, name)) for name in names}
+        self._end = started + self._limits["deadline"]
+        self.enter("TCP")
 
-    https_open = http_open
+    def enter(self, layer: str) -> None:
+        """Note which layer acts next: "TCP", "proxy", "TLS" or "answer"."""
+        self._layer = layer
+        self.start_step()
+
+    def start_step(self) -> None:
+        """Start the clock for a layer, or for the next part of the request or the answer."""
+        name = "timeout"
+        if self._layer != "answer" and self._limits["connect_timeout"] < self._limits[name]:
+            name = "connect_timeout"
+        self._step_end = time.monotonic() + self._limits[name]
+        if self._end < self._step_end:
+            name = "deadline"
+            self._step_end = self._end
+        self._limit_name = name
+
+    def time_left(self) -> float:
+        """Return how long the next wait may take, for a socket's timeout."""
+        left = self._step_end - time.monotonic()
+        if left <= 0:
+            raise socket.timeout("timed out")
+        return min(left, 1e6)  # a socket takes no more
+
+    def begin(self, request: urllib.request.Request) -> None:
+        """Send the request; raise unless the answer is a 2xx."""
+        try:
+            status = self._get_status(request)
+            if not 200 <= status < 300:
+                self._raise_for_status(status)
+        except BaseException:
+            self.close()
+            raise
+
+    def _get_status(self, request: urllib.request.Request) -> int:
+        method = request.get_method()
+        started = time.monotonic()
+        self._wire = self._pool.take()
+        self.is_on_kept_connection = self._wire is not None
+        if self._wire is None:
+            self._wire = self._run(self._pool.dial, self)
+        self._wire.compose(request)
+        self.enter("answer")
+        self._response = self._run(self._wire.exchange, method, self)
+        status: int = self._response.status
+        self.headers: Mapping[str, str] = self._response.headers
+        self._has_body = method != "HEAD" and status not in (101, 204, 304)
+        seconds = time.monotonic() - started
+        _log("debug", "%s %s: HTTP %d in %.3f s", method, request.full_url, status, seconds)
+        return status
+
+    def _raise_for_status(self, status: int) -> None:
+        """Raise the error for a status, with as much of the body as comes soon."""
+        self._end = min(self._end, time.monotonic() + 10)
+        body = bytearray()
+        with contextlib.suppress(DeepInfraError):
+            for block in self.read_blocks(_MIB):
+                body += block
+        if status == 407 and self._pool.proxy and not self._pool.is_tls:
+            raise self._pool.refusal(status)
+        raise _api_error(_decode(body), status, self)
+
+    def read_blocks(self, limit: float = _MAX_BODY) -> Iterator[bytes]:
+        """Yield the body as it arrives, block by block; raise `cut_error` if it breaks off."""
+        size = 0
+        block = self._read_block(size)
+        while block:
+            size += len(block)
+            if size > limit:
+                raise _too_large("the body")
+            yield block
+            block = self._read_block(size)
+
+    def _read_block(self, size: int) -> bytes:
+        """Return the next block of a body of which `size` bytes are read, b"" at its end."""
+        response = self._response
+        if not self._has_body:  # a body may follow all the same, later than the next call looks
+            is_bare = self.headers.get("Content-Length", "0") == "0" and not response.chunked
+            self._is_complete = response.status == 204 and is_bare
+            return b""
+        self.start_step()
+        block = b""
+        if response.length != 0:
+            block = self._run(response.read1, 65536)
+        if not block:
+            is_until_closed = response.length is None and not response.chunked
+            if response.length or (is_until_closed and size == 0):
+                raise self._failure(http.client.IncompleteRead(b""))  # http.client doesn't
+            self._is_complete = not response.will_close
+        return block
+
+    def read_end(self) -> None:
+        """Read the end of a body after [DONE], if it comes soon, so as to keep the connection."""
+        self._end = min(self._end, time.monotonic() + 0.25)
+        with contextlib.suppress(DeepInfraError):
+            while not self._response.will_close and self._read_block(1):
+                pass
 
     def close(self) -> None:
-        """Close the idle connections."""
-        for key in list(self._idle):
-            for sock in self._idle.pop(key, []):
-                sock.close()
+        """Let the pool keep the connection if the whole answer was read, else close it."""
+        if self._wire is None:
+            return
+        self._wire.leave()
+        if self._is_complete:
+            self._pool.keep(self._wire)
+        else:
+            self._wire.disconnect()
+        self._wire = None
 
-    __del__ = close
+    def retry_wait(self, error: DeepInfraError, retries: int) -> float:
+        """Return the seconds to wait before another attempt."""
+        if self.is_on_kept_connection and isinstance(error, APIConnectionError):
+            self._pool.close()  # the server may have dropped the other idle connections, too
+            return 0.0
+        wait: float | None = getattr(error, "retry_after", None)
+        if wait is None:
+            wait = 0.5 * 2.0 ** min(retries, 4)  # up to 8 seconds
+            wait *= random.uniform(0.75, 1.0)
+        return wait
 
-    def _take_idle(self, key: Any) -> socket.socket | None:
-        """Return a kept socket on which nothing has arrived, neither bytes nor the end."""
-        with contextlib.suppress(LookupError):  # none is left
-            while True:
-                sock = self._idle[key].pop()  # no lock: a list's pop and append are atomic
-                try:
-                    sock.settimeout(0)
-                    socket.socket.recv(sock, 1, socket.MSG_PEEK)  # TLS itself can't peek
-                except BlockingIOError:
-                    return sock
-                except OSError:
-                    pass  # it was reset
-                sock.close()
-        return None
+    def _run(self, action: Callable[..., Any], *args: Any) -> Any:
+        """Return `action(*args)`; raise one of our errors for one of the network's."""
+        try:
+            return action(*args)
+        except DeepInfraError:
+            raise
+        except _NETWORK_ERRORS as error:
+            if _is_timeout(error) and not self._is_time_up() and sys.platform != "emscripten":
+                raise  # by a signal handler; Emscripten reports other failures so
+            failure = self._failure(error)
+            if isinstance(error, OSError):  # others can quote the server
+                failure.__cause__ = error
+            raise failure from failure.__cause__
 
-    def _tls_context(self) -> ssl.SSLContext:
-        if ssl is None:
-            raise ConfigurationError(
-                "https needs the ssl module, and this Python was built without it", setting="ssl",
-                hint="use another Python, or a local server over plain http")
-        import threading  # here, since a plain start does without it
+    def _is_time_up(self) -> bool:
+        return time.monotonic() >= self._step_end - 0.01
 
-        with self._locks.setdefault(os.getpid(), threading.Lock()):
-            self._context = self._context or ssl.create_default_context()
+    def _failure(self, error: Any) -> DeepInfraError:
+        """Return our error for one of the network's: what failed, where, and what to do."""
+        place = self._pool.place(self._layer)
+        if _is_timeout(error) and self._is_time_up():
+            return self._timeout_error(place)
+        reason = getattr(error, "strerror", None) or str(error)
+        reason = self.mask(_clean(reason))
+        error_class: type[DeepInfraError] = APIConnectionError
+        is_retryable = self._wire is None or self._wire.status_lines == 0
+        hint = "check the base URL, the proxy's address, the network, and that a server is there"
+        if isinstance(error, (socket.gaierror, UnicodeError)):
+            what = f"DNS can't resolve {place}: {reason}"
+        elif self._layer == "TCP":
+            what = f"TCP can't connect to {place}: {reason}"
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                hint = "close files and connections, or raise the limit of open ones (ulimit -n)"
+        elif hasattr(error, "verify_code"):
+            what = f"TLS: the certificate of {place} is not trusted: {error.verify_message}"
+            hint = _certificate_hint(error.verify_code)
+            is_retryable = False
+        elif self._layer == "TLS" or (isinstance(error, _SSL_ERROR) and not _is_cut(error)):
+            what = f"TLS with {place} failed: {reason}"
+            hint = "check that the port speaks https, and that no firewall or proxy breaks in"
+        elif _is_cut(error):
+            error_class = self.cut_error
+            what = f"{place} cut the connection before the answer"
+            if not is_retryable:
+                what = f"{place} cut the connection within the answer"
+            hint = "ask again"
+        else:
+            error_class = APIResponseError
+            is_retryable = False
+            what = f"{place} does not answer in HTTP: {reason}"
+            hint = "check the base URL and its port"
+        failure = error_class(what, hint=hint)
+        failure.is_retryable = is_retryable
+        return failure
+
+    def _timeout_error(self, place: str) -> APITimeoutError:
+        """Return the error for the limit that has run out."""
+        name = self._limit_name
+        limit = f"{self._limits[name]:g} s"
+        if name == "deadline":
+            error = APITimeoutError(f"the call passed its deadline of {limit}")
+            error.hint = "raise deadline="
+        elif self._layer == "answer":
+            error = APITimeoutError(f"{place} was silent for the timeout of {limit}")
+            error.hint = "raise timeout= or --timeout: a model may think for minutes"
+        else:
+            error = APITimeoutError(f"connecting to {place} took longer than {name}, {limit}")
+            error.hint = f"check the base URL, the network and the proxy, or raise {name}="
+            error.is_retryable = True
+        return error
+
+
+def _as_seconds(limit: float | None) -> float:
+    """Return a limit as a number that can be added to a time."""
+    return 1e9 if limit is None else float(min(limit, 1e9))
+
+
+def _is_timeout(error: Exception) -> bool:
+    """Tell whether an error is a socket's timeout, or what a signal handler raises to look so."""
+    is_timeout = isinstance(error, (socket.timeout, TimeoutError))  # one class from 3.10 on
+    return is_timeout and getattr(error, "errno", None) is None
+
+
+def _is_cut(error: Exception) -> bool:
+    """Tell whether a connection ended, rather than brought something that is no HTTP."""
+    if isinstance(error, _SSL_ERROR):
+        return isinstance(error, _SSL_EOF_ERROR)
+    if isinstance(error, (OSError, http.client.IncompleteRead)):
+        return True
+    line = getattr(error, "line", "\n")  # a status line that http.client can't read
+    return "HTTP/".startswith(line[:5]) and not line.endswith("\n")
+
+
+def _certificate_hint(verify_code: int) -> str:
+    """Return what to do about a certificate, by OpenSSL's X509_V_ERR code."""
+    if verify_code in (9, 10):  # not yet valid, or expired
+        return "check this machine's clock; if it is right, the server needs a new certificate"
+    if verify_code in (62, 64):  # another host's name, or another IP address
+        return "check the host name in the base URL"
+    file = os.environ.get("SSL_CERT_FILE")
+    if file and not os.access(file, os.R_OK):
+        return f"SSL_CERT_FILE is a file that can't be read: {file}"
+    paths = ssl.get_default_verify_paths()
+    has_certificates = paths.cafile or (paths.capath and os.listdir(paths.capath))
+    if not has_certificates:
+        return "this machine has no CA certificates: install ca-certificates"
+    return "set SSL_CERT_FILE to the CA's PEM file, or pass ssl_context="
+
+
+class _Pool:
+    """The way to a server, through a proxy or not, and the idle connections to it."""
+
+    def __init__(self, client: Client) -> None:
+        url = urllib.parse.urlsplit(client.base_url)
+        self.is_tls = url.scheme == "https"
+        self.target = url.netloc
+        default_port = 443 if self.is_tls else 80
+        self._address = (url.hostname, url.port or default_port)
+        self._context = client._ssl_context
+        self._next_hop = self._address
+        self.proxy = _find_proxy(url, client._proxy)
+        if self.proxy:
+            self._next_hop = (self.proxy.hostname, self.proxy.port or 80)
+        self._idle: list[_Wire] = []
+        self._closings = 0
+        self._locks: dict[int, Any] = {}
+
+    def place(self, layer: str) -> str:
+        """Return the host that a layer speaks to, for messages."""
+        if self.proxy and (layer in ("TCP", "proxy") or not self.is_tls):
+            return "the proxy {}:{}".format(*self._next_hop)
+        return self.target
+
+    def address(self, request: urllib.request.Request) -> None:
+        """Have a plain http request ask the proxy, if there is one, for the whole URL."""
+        if self.proxy and not self.is_tls:
+            request.set_proxy(self.proxy.netloc, "http")
+            _add_login(request, self.proxy)
+
+    def take(self) -> _Wire | None:
+        """Return an idle connection, None if there is none."""
+        with self._lock():
+            self._close_ended()
+            return self._idle.pop() if self._idle else None
+
+    def keep(self, wire: _Wire) -> None:
+        """Take a connection back for another call, unless close() was called meanwhile."""
+        with self._lock():
+            self._close_ended()
+            if wire.owner == self._owner() and len(self._idle) < _MAX_IDLE:
+                self._idle.append(wire)
+            else:
+                wire.disconnect()
+
+    def close(self) -> None:
+        """Close the idle connections, and have `keep` close those that were dialled until now."""
+        with self._lock():
+            self._closings += 1
+            self._close_ended()
+
+    def _lock(self) -> Any:
+        """Return this process's lock: a fork may have copied one that is held."""
+        return self._locks.setdefault(os.getpid(), threading.RLock())
+
+    def _owner(self) -> tuple[int, int]:
+        """Return what a connection must have been dialled under to be used again."""
+        return os.getpid(), self._closings
+
+    def _close_ended(self) -> None:
+        """Close the idle connections that have ended, or that can't be used again."""
+        owner = self._owner()
+        for wire in list(self._idle):
+            if wire.owner != owner or not wire.is_idle():
+                self._idle.remove(wire)
+                wire.disconnect()
+
+    def dial(self, exchange: _Exchange) -> _Wire:
+        """Return a new connection: TCP, then the proxy's tunnel, then TLS."""
+        owner = self._owner()
+        context = None
+        if self.is_tls:
+            context = self._tls_context()
+        sock = socket.create_connection(self._next_hop, exchange.time_left())
+        try:
+            _set_options(sock)
+            if context and self.proxy:
+                exchange.enter("proxy")
+                self._open_tunnel(_Wire(sock, owner), exchange)
+            if context:
+                exchange.enter("TLS")
+                sock.settimeout(exchange.time_left())
+                sock = context.wrap_socket(sock, server_hostname=self._address[0])
+        except BaseException:
+            sock.close()
+            raise
+        return _Wire(sock, owner)
+
+    def _open_tunnel(self, wire: _Wire, exchange: _Exchange) -> None:
+        """Ask the proxy for a connection to the server."""
+        request = urllib.request.Request("https://" + self.target, method="CONNECT")
+        request.selector = "{}:{}".format(*self._address)
+        request.add_header("Host", request.selector)
+        _add_login(request, self.proxy)
+        wire.compose(request)
+        status = wire.exchange("CONNECT", exchange).status
+        if not 200 <= status < 300:
+            raise self.refusal(status)
+
+    def refusal(self, status: int) -> APIConnectionError:
+        """Return the error for a proxy that answers instead of the server."""
+        place = self.place("proxy")
+        what = f"{place} refused the connection: {status} {http.client.responses.get(status, '')}"
+        hint = "check HTTPS_PROXY=http://user:password@host:port or proxy=, or set NO_PROXY"
+        return APIConnectionError(what, hint=hint)
+
+    def _tls_context(self) -> Any:
+        """Return the context for TLS; making it takes 20 ms, so it is made once."""
+        with self._lock():
+            if self._context is None:
+                with contextlib.suppress(AttributeError, NotImplementedError):
+                    self._context = ssl.create_default_context()
+        problem = "https needs the ssl module, which this Python lacks"  # or (Pyodide) its TLS
+        hint = "use another Python, or a local server over plain http"
+        _require(self._context, "ssl", problem, hint)
         return self._context
 
 
-class _Connection(http.client.HTTPConnection):
-    """http.client's connection for one request, on a kept socket or a new one, under limits."""
-
-    def __init__(self, host: str, *, limits: _Limits, context: ssl.SSLContext | None, keep: Any,
-                 kept: Any = None, timeout: Any = None) -> None:
-        self.default_port = 443 if context else 80
-        super().__init__(host)
-        self._limits, self._context, self._keep, self._kept = limits, context, keep, kept
-        self._create_connection = functools.partial(_dial, limits)
-
-    def connect(self) -> None:
-        self.sock: Any = self._kept
-        if self._kept:
-            return
-        self._limits.connect_end = time.monotonic() + self._limits.connect
-        super().connect()  # by _dial, and through a tunnel
-        if self._context:
-            self.sock.settimeout(self._limits.left())
-            server = vars(self)["_tunnel_host"] or self.host
-            self.sock = self._context.wrap_socket(self.sock, server_hostname=server)
-        self._limits.connect_end, self._limits.is_answered = None, False
-
-    def putheader(self, header: Any, *values: Any) -> None:
-        if header != "Connection":  # urllib's "close"
-            super().putheader(header, *values)
-
-    def send(self, data: Any) -> None:
-        if self.sock is None:
-            self.connect()
-        with contextlib.suppress(ConnectionError):  # an early answer, say 413, may be there
-            for start in range(0, len(data), 65536):  # sendall() has one timeout for all of it
-                self.sock.settimeout(self._limits.left())
-                super().send(data[start : start + 65536])
-
-    def response_class(self, sock: Any, *args: Any, **options: Any) -> Any:  # type: ignore
-        """Hand the socket over to its answer, unless that is a proxy's, which opens a tunnel."""
-        is_proxy = self._limits.connect_end
-        self.sock = sock if is_proxy else None
-        return _Response(self._limits, None if is_proxy else self._keep, sock, *args, **options)
+def _find_proxy(url: Any, setting: str | None) -> Any:
+    """Return the parts of the proxy's URL, that of the environment if the setting is None."""
+    if setting is None:
+        if _is_loopback(url.hostname) or urllib.request.proxy_bypass(url.netloc):
+            return None
+        setting = urllib.request.getproxies().get(url.scheme)
+    if not setting:
+        return None
+    if "://" not in setting:
+        setting = f"http://{setting}"
+    with contextlib.suppress(ValueError):  # a port or an IPv6 address that can't be
+        proxy = urllib.parse.urlsplit(setting)
+        has_address = proxy.hostname and proxy.port != 0
+        if has_address and proxy.scheme == "http" and proxy.path in ("", "/"):
+            return proxy
+    shown = re.sub("//.*@", "//", setting)  # without a password
+    problem = f"the proxy {shown} is not of the form http://host:port"
+    hint = "set HTTPS_PROXY, HTTP_PROXY or proxy= to an http:// proxy"
+    raise ConfigurationError(problem, setting="proxy", hint=hint)
 
 
-class _Response(http.client.HTTPResponse):
-    """http.client's response, under limits; if read to its end, it hands its socket to `keep`."""
-    _is_last_chunk = False
-
-    def __init__(self, limits: _Limits, keep: Any, sock: Any, *args: Any, **options: Any) -> None:
-        super().__init__(sock, *args, **options)
-        self._keep, self._sock = keep, sock
-
-        def readinto(buffer: Any) -> int:
-            sock.settimeout(limits.left())
-            count: int = sock.recv_into(buffer)
-            limits.is_answered = limits.is_answered or count > 0
-            return count
-
-        self.fp: Any
-        self.fp.raw.readinto = readinto  # whence all bytes of the answer come
-
-    def _read_and_discard_trailer(self) -> None:
-        super()._read_and_discard_trailer()  # type: ignore[misc]
-        self._is_last_chunk = True  # http.client ends a body at a malformed chunk as well
-
-    def _close_conn(self) -> None:  # which http.client calls at a body's end, its cut, and close()
-        super()._close_conn()  # type: ignore[misc]
-        if (self.length == 0 or self._is_last_chunk) and not self.will_close:
-            self._keep(self._sock)
-        elif self._keep:
-            self._sock.close()
+def _add_login(request: urllib.request.Request, proxy: Any) -> None:
+    if proxy.username is not None:
+        login = urllib.parse.unquote(f"{proxy.username}:{proxy.password or ''}")
+        basic = base64.b64encode(login.encode()).decode()
+        request.add_header("Proxy-Authorization", f"Basic {basic}")
 
 
-def _dial(limits: _Limits, address: tuple[str, int], *unused: object) -> socket.socket:
-    """Connect to one of the host's addresses, which share the time that is left."""
-    found: Any = socket.getaddrinfo(*address, type=socket.SOCK_STREAM)
-    for n, (*_, sockaddr) in enumerate(found):
+def _set_options(sock: socket.socket) -> None:
+    """Send without delay, and probe a silent peer after a minute, where the system allows it."""
+    idle = getattr(socket, "TCP_KEEPIDLE", 0x10)  # macOS's TCP_KEEPALIVE, named since 3.10
+    for level, option, value in (
+        (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
+        (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+        (socket.IPPROTO_TCP, idle, 60),
+    ):
+        with contextlib.suppress(OSError):
+            sock.setsockopt(level, option, value)
+
+
+class _Socket(io.RawIOBase):
+    """The bytes that come over a connection; a time limit holds for every wait."""
+
+    exchange: _Exchange | None = None  # None: don't wait
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        self.sock.settimeout(self.exchange.time_left() if self.exchange else 0.0)
+        count: int = self.sock.recv_into(buffer)
+        return count
+
+
+class _Wire(io.BufferedReader):
+    """A connection as http.client uses it: the socket that it writes to, the file that it reads.
+
+    All answers come through this one reader, so what follows an answer is not lost with it.
+    """
+
+    def __init__(self, sock: socket.socket, owner: tuple[int, int]) -> None:
+        self._socket = _Socket(sock)
+        super().__init__(self._socket)
+        self.owner = owner
+        self.status_lines = 0  # of the answer that is being read
+        self._outbox = bytearray()
+
+    def compose(self, request: urllib.request.Request) -> None:
+        """Have http.client write a request, for `exchange` to send."""
+        connection = http.client.HTTPConnection(request.host)
+        connection.sock = self
+        headers = dict(request.header_items())
+        connection.request(request.get_method(), request.selector, request.data, headers)
+
+    def sendall(self, data: bytes) -> None:
+        self._outbox += data
+
+    def makefile(self, mode: str) -> _Wire:
+        return self
+
+    def close(self) -> None:
+        """Do nothing: http.client flushes and closes its file at the end of every answer."""
+
+    flush = close
+
+    def exchange(self, method: str, exchange: _Exchange) -> http.client.HTTPResponse:
+        """Send the request; return the answer once its head has come, past all interim ones."""
+        self._socket.exchange = exchange
+        self.status_lines = 0
         try:
-            left = limits.left()
-            sock = socket.create_connection(sockaddr[:2], left and left / (len(found) - n))
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            idle = getattr(socket, "TCP_KEEPIDLE", getattr(socket, "TCP_KEEPALIVE", 0x10))
-            with contextlib.suppress(OSError):  # 0x10: macOS, unnamed before Python 3.10
-                sock.setsockopt(socket.IPPROTO_TCP, idle, 60)
-            return sock
+            self._send(exchange)
         except OSError as error:
-            failure = error
-    raise failure
+            if _is_timeout(error):
+                raise
+            # An early answer may be there, such as a 413.
+        exchange.start_step()
+        while True:
+            response = http.client.HTTPResponse(self, method=method)  # type: ignore[arg-type]
+            response.begin()
+            if response.status >= 200 or response.status == 101:
+                return response
+
+    def _send(self, exchange: _Exchange) -> None:
+        data = memoryview(bytes(self._outbox))
+        self._outbox.clear()
+        for start in range(0, len(data), 65536):
+            exchange.start_step()
+            self._socket.sock.settimeout(exchange.time_left())
+            self._socket.sock.sendall(data[start : start + 65536])
+
+    def readline(self, size: int | None = -1) -> bytes:
+        """Read a line, and count the status lines: http.client skips any number of 100s."""
+        line = super().readline(size)
+        if line.startswith(b"HTTP/") and line.endswith(b"\n"):
+            self.status_lines += 1
+            if self.status_lines > _MAX_INTERIM + 1:
+                raise http.client.HTTPException(f"more than {_MAX_INTERIM} interim answers")
+        return line
+
+    def is_idle(self) -> bool:
+        """Tell whether nothing has come since the last answer, neither bytes nor the end."""
+        try:
+            self.peek(1)
+        except _WOULD_BLOCK:
+            return True
+        except OSError:  # it was reset
+            pass
+        return False
+
+    def leave(self) -> None:
+        """Let go of the exchange, which refers to the client; reading does not wait any more."""
+        self._socket.exchange = None
+
+    def disconnect(self) -> None:
+        self._socket.sock.close()
 
 
-# ---- Wire to answer ------------------------------------------------------------------------------
+# ---- Answer --------------------------------------------------------------------------------------
+
 
 def iter_sse(blocks: Iterable[bytes]) -> Iterator[ServerSentEvent]:
     """Yield the events of a stream that comes as blocks of bytes, each once its last byte is there.
@@ -926,8 +1496,9 @@ def iter_sse(blocks: Iterable[bytes]) -> Iterator[ServerSentEvent]:
     Follows https://html.spec.whatwg.org/multipage/server-sent-events.html and does no I/O. Raises
     APIResponseError for an event of more than 64 MiB.
     """
-    event, size = "", 0
+    event = ""
     data: list[bytes] = []
+    size = 0
     for line in _iter_lines(blocks):
         if not line:
             if data:
@@ -936,12 +1507,12 @@ def iter_sse(blocks: Iterable[bytes]) -> Iterator[ServerSentEvent]:
             event, data, size = "", [], 0
             continue
         name, _, value = line.partition(b":")
-        if value[:1] == b" ":
+        if value.startswith(b" "):
             value = value[1:]
         if name == b"data":
             data.append(value)
             size += len(line) + 1
-            if size > _MAX_BYTES:
+            if size > _MAX_BODY:
                 raise _too_large("an event")
         elif name == b"event":
             event = value.decode("utf-8", "replace")
@@ -949,184 +1520,274 @@ def iter_sse(blocks: Iterable[bytes]) -> Iterator[ServerSentEvent]:
 
 def _iter_lines(blocks: Iterable[bytes]) -> Iterator[bytes]:
     """Yield lines without their CR, LF or CRLF; drop a BOM, and a last line that has no end."""
-    begun, end, bom = bytearray(), b"", b"\xef\xbb\xbf"
-    for block in filter(None, blocks):
-        if end == b"\r" and block[:1] == b"\n":
-            block = block[1:]  # the rest of a CRLF whose line is out already
-        lines, end = block.splitlines(), block[-1:]  # of bytes: at CR, LF and CRLF alone
-        rest = b"" if end in b"\r\n" else lines.pop()
+    bom = b"\xef\xbb\xbf"
+    begun = bytearray()  # a line whose end has not come
+    is_after_cr = False
+    for block in blocks:
+        if is_after_cr and block.startswith(b"\n"):
+            block = block[1:]  # the rest of a CRLF, whose CR has ended the line
+            is_after_cr = False
+        if not block:
+            continue
+        is_after_cr = block.endswith(b"\r")
+        lines = block.splitlines()  # of bytes: at CR, LF and CRLF alone
+        rest = b""
+        if not block.endswith((b"\r", b"\n")):
+            rest = lines.pop()
         if lines:
-            lines[0] = bytes(begun + lines[0]) if begun else lines[0]
+            lines[0] = bytes(begun) + lines[0]
             begun.clear()
-            if bom:
-                lines[0], bom = lines[0][3:] if lines[0].startswith(bom) else lines[0], b""
+            if lines[0].startswith(bom):
+                lines[0] = lines[0][3:]
+            bom = b"\n"  # of the first line alone: no line starts with this one
             yield from lines
         begun += rest
-        if len(begun) > _MAX_BYTES:
+        if len(begun) > _MAX_BODY:
             raise _too_large("a line")
 
 
+def _decode(body: bytes | bytearray) -> str:
+    return body.decode("utf-8-sig", "replace")
+
+
 def _too_large(what: str) -> APIResponseError:
-    return APIResponseError(f"{what} of the answer is larger than {_MAX_BYTES >> 20} MiB",
-                            hint=_NOT_THE_API)
+    return APIResponseError(
+        f"{what} of the answer is larger than {_MAX_BODY // _MIB} MiB",
+        hint="check that the base URL is that of a chat API",
+    )
 
 
-def _iter_chunks(blocks: Iterable[bytes], headers: Any) -> Iterator[ChatCompletionChunk]:
+def _iter_chunks(
+    blocks: Iterable[bytes], exchange: _Exchange
+) -> Generator[ChatCompletionChunk, None, None]:
     """Yield the chunks of a stream; raise unless it proves complete."""
-    head = bytearray()  # what came since the last event
-    reasons: dict[int, Any] = {}  # for which each choice ended
+    beginning = bytearray()  # of the body, until an event comes
+    has_event = False
+    is_done = False
+    reasons: dict[int, str | None] = {}  # why each choice ended
+    halves: dict[tuple[int, str], str] = {}  # of characters, by choice and field
 
-    def copied() -> Iterator[bytes]:
+    def copy_beginning() -> Iterator[bytes]:
         for block in blocks:
-            head.extend(block if len(head) < 1 << 20 else b"")
+            if not has_event and len(beginning) < _MIB:
+                beginning.extend(block)
             yield block
 
-    for event in iter_sse(copied()):
-        head.clear()
-        chunk = _parse_plain_chunk(event.data)
-        if chunk is None or event.event == "error":
-            data = event.data.strip()
-            if data == "[DONE]":
-                return
-            if event.event == "error":
-                raise _api_error(data, 0, headers)
-            if not data:
-                continue
-            chunk = _read_json(data, lambda raw: _parse(ChatCompletionChunk, raw), headers)
-            if chunk.usage is None and chunk.raw.get("choices", ()) is None:
-                continue  # one of the keepalives
+    for event in iter_sse(copy_beginning()):
+        has_event = True
+        data = event.data.strip()
+        if data == "[DONE]":
+            is_done = True
+            break
+        if event.event == "error":
+            raise _api_error(data, None, exchange)
+        if not data:
+            continue
+        chunk = _read_json(data, ChatCompletionChunk._parse, exchange)
         for choice in chunk.choices:
-            reasons[choice.index] = choice.finish_reason or reasons.get(choice.index)
-        yield chunk
-    text = head.decode("utf-8-sig", "replace")
-    is_stream = reasons or "event-stream" in headers.get("content-type", "").lower()
-    if text.lstrip().startswith(("{", "[", "<")) or not is_stream:
-        _read_json(text, bool, headers)  # raises for what is no JSON, or an error payload
-        raise APIResponseError("the server ignores `stream`: it sent JSON, no event stream",
-                               hint="use chat() or --no-stream", body=text)
-    if not reasons or not all(reasons.values()):
-        raise StreamInterruptedError("the stream ended before the answer was complete",
-                                     hint="what arrived is a part of the answer: ask again")
+            if choice.finish_reason or choice.index not in reasons:
+                reasons[choice.index] = choice.finish_reason
+            if halves or "\\u" in data:  # JSON can hold half a character only as an escape
+                _join_halves(choice, halves)
+        if chunk.choices or chunk.usage or chunk.raw.get("choices", ()) is not None:
+            yield chunk  # else it is a keepalive
+    for index, name in halves:
+        delta = Message()
+        setattr(delta, name, "\ufffd")
+        yield ChatCompletionChunk(choices=(ChunkChoice(index, delta),))
+    if not has_event:
+        _check_beginning(_decode(beginning), exchange)
+    _check_end(is_done, reasons)
 
 
-def _parse_plain_chunk(text: str) -> ChatCompletionChunk | None:
-    """Return a chunk of plain text or reasoning, in a third of the time; None for any other."""
+def _check_end(is_done: bool, reasons: dict[int, str | None]) -> None:
+    """Raise unless [DONE], or a finish reason of each choice, proves that a stream is complete."""
+    hint = "what arrived is a part of the answer: ask again"
+    if not reasons:
+        hint = "nothing arrived: chat() or --no-stream may show why"
+        if is_done:
+            raise APIResponseError("the stream has no choices", hint=hint)
+    if not is_done and not (reasons and all(reasons.values())):
+        problem = "the stream ended before the answer was complete"
+        raise StreamInterruptedError(problem, hint=hint)
+
+
+def _join_halves(choice: ChunkChoice, halves: dict[tuple[int, str], str]) -> None:
+    """Move half a character from the end of a text to the front of the choice's next one.
+
+    Servers that cut strings by UTF-16 send half an emoji a chunk, which can't be printed.
+    """
+    for name in ("content", "reasoning_content"):
+        text = getattr(choice.delta, name) or ""
+        if text or choice.finish_reason:
+            text = halves.pop((choice.index, name), "") + text
+        if "\ud800" <= text[-1:] <= "\udbff" and not choice.finish_reason:
+            halves[choice.index, name] = text[-1]
+            text = text[:-1]
+        if getattr(choice.delta, name) or text:
+            text = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+            setattr(choice.delta, name, text)
+
+
+def _check_beginning(text: str, exchange: _Exchange) -> None:
+    """Raise for a body without events, unless it is the beginning of an event stream."""
+    content_type = exchange.headers.get("Content-Type", "").lower()
+    is_stream = "event-stream" in content_type or re.match("(data|event|id|retry)?:", text)
+    if not is_stream or text.lstrip().startswith(("{", "[", "<")):
+        _read_json(text, dict, exchange)
+        error = _response_error("the server ignores `stream`: it sent JSON", text, exchange)
+        error.hint = "use chat() or --no-stream"
+        raise error
+
+
+def _read_json(text: str, parse: _Parse[Any] | None, exchange: _Exchange) -> Any:
+    """Return decoded JSON, parsed, or as it is if `parse` is None.
+
+    Raises APIError for an error payload, APIResponseError for what is not as the API promises.
+    """
     try:
-        raw, end = _DECODER.raw_decode(text)
-        (choice,) = raw["choices"]
-        delta, index = choice["delta"], choice["index"]
-        content, reasoning = delta.get("content"), delta.get("reasoning_content")
-        rest = (delta.get("tool_calls"), choice.get("logprobs"), raw.get("usage"), raw.get("error"))
-        head = raw["id"], raw["object"], raw["created"], raw["model"]
-        if (type(content) in _TEXT and type(reasoning) in _TEXT and type(index) is int
-                and rest == (None, None, None, None) and None not in head and end == len(text)):
-            names = delta.get("name"), delta.get("tool_call_id")
-            message = Message(delta.get("role"), content, reasoning, (), *names)
-            part = ChunkChoice(index, message, choice.get("finish_reason"))
-            chunk = ChatCompletionChunk(*head, (part,), None, raw.get("service_tier"))
-            message.raw, part.raw, chunk.raw = delta, choice, raw
-            return chunk
-    except (LookupError, TypeError, AttributeError, ValueError, RecursionError):
-        pass
-    return None
-
-
-def _read_json(text: str, parse: Callable[[Any], T], headers: Mapping[str, str]) -> T:
-    """Return what `parse` makes of a JSON text that is no error payload; errors show the text."""
-    try:
-        payload = json.loads(text)
-        if isinstance(payload, dict) and (
-                payload.get("error") or ("detail" in payload and "choices" not in payload)):
-            raise _api_error(payload, 0, headers)
+        payload = _decode_json(text)
+        is_object = isinstance(payload, dict)
+        if is_object and ("error" in payload or "detail" in payload):
+            _raise_for_error(payload, text, parse is None, exchange)
+        if parse is None:
+            return payload
+        if not is_object:
+            raise _wrong_shape(payload, dict, "the answer")
         return parse(payload)
-    except APIResponseError as error:
-        what = error.args[0]
+    except _ShapeError as error:
+        problem = str(error)
     except (ValueError, RecursionError) as error:
-        what = f"the answer is not JSON: {error}"
-    # raised here, so that its context is no error that holds the text
-    raise APIResponseError(what, hint=_NOT_THE_API, body=text)
+        problem = f"the answer is not JSON: {error}"
+        if not text.strip():
+            problem = "the answer is empty"
+            if parse is None:
+                return None
+    raise _response_error(problem, text, exchange)
 
 
-_DELTA = ("role", "content", "reasoning_content", "tool_calls", "name", "tool_call_id")
-_ENDING = ("finish_reason", "logprobs")  # these and the former are what a choice's parts bring
+def _response_error(problem: str, text: str, exchange: _Exchange) -> APIResponseError:
+    hint = "check that the base URL is that of a chat API, or ask again"
+    if text.lstrip().startswith("<"):
+        hint = "a proxy or captive portal answered: check the base URL"
+    beginning = exchange.mask(text[:5000])
+    return APIResponseError(problem, hint=hint, body=beginning[:200])
+
+
+def _raise_for_error(
+    payload: _Object, text: str, is_any_endpoint: bool, exchange: _Exchange
+) -> None:
+    """Raise an APIError if JSON in a 200 is an error payload.
+
+    A job of another endpoint may have an `error` of its own, beside other fields.
+    """
+    has_detail = payload.get("detail") and "choices" not in payload
+    is_job = is_any_endpoint and len(payload) > 1
+    if (payload.get("error") or has_detail) and not is_job:
+        raise _api_error(text, None, exchange)
+
+
+def _parse_completion(raw: _Object) -> ChatCompletion:
+    completion = ChatCompletion._parse(raw)
+    if not completion.choices:
+        raise _ShapeError("the answer has no choices")
+    return completion
+
+
+def _parse_models(raw: _Object) -> list[Model]:
+    return list(_get_list(raw, "data", Model._parse))
 
 
 def collect(chunks: Iterable[ChatCompletionChunk]) -> ChatCompletion:
     """Return the whole answer that a stream's chunks add up to.
 
     Raises what iterating the chunks raises, with the answer so far as the error's `partial`. `raw`
-    holds what the chunks have beside their choices.
+    is the JSON that `chat` would have received.
     """
-    answer = ChatCompletion()
-    values, raw = vars(answer), vars(answer).setdefault("raw", {})
-    parts: dict[int, dict[str, list[Any]]] = {}
+    raw: _Object = {}
+    choices: dict[int, list[ChunkChoice]] = {}
     try:
         for chunk in chunks:
-            raw.update(chunk.raw)
-            for name in ("id", "created", "model", "usage", "service_tier"):
-                values[name] = getattr(chunk, name) or values[name]
             for choice in chunk.choices:
-                if choice.index not in parts:
-                    parts[choice.index] = {name: [] for name in (*_DELTA, *_ENDING)}
-                for source, names in (choice.delta, _DELTA), (choice, _ENDING):
-                    for name in names:
-                        value = getattr(source, name)
-                        if value is not None:
-                            parts[choice.index][name].append(value)
+                choices.setdefault(choice.index, []).append(choice)
+            for name, value in _list_fields(chunk).items():
+                if value or name in chunk.raw:
+                    raw[name] = value or raw.get(name, value)
     except DeepInfraError as error:
-        error.partial = answer
+        error.partial = _build_completion(raw, choices)
         raise
-    finally:  # of a part, too
-        raw.pop("choices", None)
-        values["choices"] = tuple([_fold(index, parts[index]) for index in sorted(parts)])
-    return answer
+    return _build_completion(raw, choices)
 
 
-def _fold(index: int, parts: dict[str, list[Any]]) -> Choice:
-    """Return the choice that its parts add up to."""
-    logprobs: dict[str, Any] = {}
-    for part in parts["logprobs"]:
-        for name, items in part.items():
-            known = logprobs.get(name)
-            if isinstance(known, list) and isinstance(items, list):
-                known.extend(items)
-            elif known is None:
-                logprobs[name] = list(items) if isinstance(items, list) else items
-    message = Message(
-        _first(parts["role"]) or "assistant", _join(parts["content"]),
-        _join(parts["reasoning_content"]), _join_calls(parts["tool_calls"]),
-        _first(parts["name"]), _first(parts["tool_call_id"]))
-    return Choice(index, message, _first(reversed(parts["finish_reason"])), logprobs or None)
+def _build_completion(raw: _Object, choices: dict[int, list[ChunkChoice]]) -> ChatCompletion:
+    raw.update(object="chat.completion", choices=[])
+    if "usage" in raw:
+        raw["usage"] = _list_fields(raw["usage"])
+    for index in sorted(choices):
+        choice = {"index": index, **_join_objects(choices[index])}
+        message = {"role": "assistant", "content": None, **choice.pop("delta")}
+        raw["choices"].append({**choice, "message": message})
+    return ChatCompletion._parse(raw)
 
 
-def _join_calls(parts: Iterable[tuple[ToolCall, ...]]) -> tuple[ToolCall, ...]:
-    """Join the pieces of each tool call: those of its index, else of its id, else what follows."""
+def _join_objects(parts: Iterable[Any]) -> _Object:
+    """Return as JSON what the parts of an object add up to."""
+    values: dict[str, list[Any]] = {}
+    for part in parts:
+        fields = part if isinstance(part, dict) else _list_fields(part)
+        for name, value in fields.items():
+            values.setdefault(name, []).append(value)
+    return {name: _join_values(name, values[name]) for name in values}
+
+
+def _join_values(name: str, values: list[Any]) -> Any:
+    """Return what the parts of a field add up to: strings and lists joined, else the last one."""
+    values = [value for value in values if value is not None] or [None]
+    if name in ("role", "name", "tool_call_id", "id", "type"):
+        return next(filter(None, values), None)
+    if name == "finish_reason":
+        return next(filter(None, reversed(values)), None)
+    if values == [None]:
+        return None
+    if name in ("delta", "function", "logprobs"):
+        return _join_objects(values)
+    if name == "tool_calls":
+        return _join_calls(call for calls in values for call in calls)
+    if all(isinstance(value, str) for value in values):
+        return "".join(values)
+    if all(isinstance(value, list) for value in values):
+        return [item for value in values for item in value]
+    return values[-1]
+
+
+def _join_calls(pieces: Iterable[ToolCall]) -> list[_Object]:
+    """Return as JSON the tool calls that the pieces add up to.
+
+    A piece belongs to the call of its id, else of its index, else to the last one.
+    """
     calls: list[list[ToolCall]] = []
-    known: dict[Any, list[ToolCall]] = {}  # by index and by id
-    same: list[ToolCall] = []
-    for call in [call for part in parts for call in part]:
-        keys = [key for key in (call.index, call.id) if isinstance(key, (int, str))]
-        same = next((known[key] for key in keys if key in known), [] if keys else same)
-        if not same:
-            calls.append(same)
-        same.append(call)
-        for key in keys:
-            known.setdefault(key, same)
-    return tuple([ToolCall(
-        _first(call.id for call in same), same[0].type,
-        Function(_first(call.function.name for call in same),
-                 _join([call.function.arguments for call in same])), same[0].index)
-        for same in calls])
-
-
-def _first(values: Iterable[Any]) -> Any:
-    return next(filter(None, values), None)
-
-
-def _join(pieces: list[str]) -> Any:
-    """Return the joined text, surrogates that were cut apart made one character; None for none."""
-    wide = "".join(pieces).encode("utf-16", "surrogatepass")
-    return wide.decode("utf-16", "surrogatepass") if pieces else None
+    known: dict[tuple[str, object], list[ToolCall]] = {}
+    call: list[ToolCall] = []
+    for piece in pieces:
+        by_id = ("id", str(piece.id))
+        by_index = ("index", piece.index)
+        if piece.id and by_id in known:
+            call = known[by_id]
+        elif piece.index is not None:
+            call = known.get(by_index, [])
+            is_named = piece.id and piece.function.name
+            if is_named and any(other.id for other in call):
+                call = []  # some servers give every call the index 0
+        elif piece.id:
+            call = []
+        if not call:
+            calls.append(call)
+        call.append(piece)
+        if piece.id:
+            known[by_id] = call
+        if piece.index is not None:
+            known[by_index] = call
+    return [_join_objects(call) for call in calls]
 
 
 # ---- Command line --------------------------------------------------------------------------------
@@ -1140,7 +1801,7 @@ examples:
 
 environment:
   DEEPINFRA_TOKEN (else DEEPINFRA_API_KEY, DEEPINFRA_API_TOKEN),
-  DEEPINFRA_TOKEN_FILE, DEEPINFRA_MODEL, DEEPINFRA_BASE_URL;
+  DEEPINFRA_MODEL, DEEPINFRA_BASE_URL;
   HTTPS_PROXY, NO_PROXY, SSL_CERT_FILE as everywhere
 
 exit codes:
@@ -1154,115 +1815,65 @@ exit codes:
   7    the answer on stdout is partial, whatever the cause
   130  Ctrl-C
   141  the reader of stdout went away"""
-_EXIT_CODES: Any = {  # by an error's setting, its HTTP status, the hundreds of that, its class
-    "api_key": 3, 401: 3, 402: 3, 403: 3, 429: 5, 3: 4, 4: 4, 5: 6, "proxy": 6, "ssl": 6,
-    ConfigurationError: 2, APIError: 1, DeepInfraError: 6, Exception: 1}
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line and return its exit code; `--help` lists both."""
     try:
-        sys.stdin = sys.stdin or open(os.devnull)  # noqa: SIM115  (for one that is closed)
-        sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
-        if not sys.stdout:
-            raise OSError(0, "it is closed")
-        for stream in (sys.stdin, sys.stdout):  # no character may be one too many for them
-            if hasattr(stream, "reconfigure"):  # a test's own stream has none
-                stream.reconfigure(encoding=None if stream.isatty() else "utf-8", errors="replace")
-        return _run(_parse_arguments(sys.argv[1:] if argv is None else argv))
+        _prepare_streams()
+        if argv is None:
+            argv = sys.argv[1:]
+        return _run(_parse_arguments(argv))
     except KeyboardInterrupt:
-        if os.name == "posix":  # end as it ends a program, so that a shell's loop ends, too
-            import signal
-
-            signal.signal(signal.SIGINT, signal.SIG_DFL)
-            os.kill(os.getpid(), signal.SIGINT)  # pragma: no cover  (nobody is left to tell of it)
-        return 130  # pragma: no cover  (Windows)
+        return _die_of_ctrl_c()
     except Exception as error:
-        if isinstance(error, OSError) and not isinstance(error, DeepInfraError):
-            with contextlib.suppress(OSError, ValueError, AttributeError):  # Python will flush it
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141 if isinstance(error, BrokenPipeError) else _report(error)
+        return _report(error)
+
+
+def _prepare_streams() -> None:
+    """Let no closed stream and no character be a surprise: pipes are UTF-8 whatever the locale."""
+    sys.stdin = sys.stdin or open(os.devnull)  # noqa: SIM115
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
+    if not sys.stdout:
+        raise OSError(errno.EBADF, "it is closed")
+    for stream in (sys.stdin, sys.stdout):
+        if not stream.isatty() and isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors="replace")
+
+
+def _die_of_ctrl_c() -> int:
+    """End as Ctrl-C ends a program, so that a shell's loop ends, too."""
+    if os.name == "posix":
+        import signal
+
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGINT)  # pragma: no cover  (nothing reports it afterwards)
+    return 130  # pragma: no cover  (Windows)
 
 
 def _parse_arguments(argv: list[str]) -> Any:
-    """Return the arguments, with what -o says as `params`, and the messages as `history`."""
-    errors = sys.getfilesystemencodeerrors()  # what the locale could not decode, as UTF-8 has it:
+    """Return the arguments, with what -o says as `params`."""
+    errors = sys.getfilesystemencodeerrors()  # what the locale could not decode is UTF-8:
     argv = [word.encode("utf-8", errors).decode("utf-8", "replace") for word in argv]
     parser = _make_parser()
-    try:
-        args, extra = parser.parse_known_args(argv)
-    except SystemExit:
-        sys.stdout.flush()  # after --help, while main() can see what is wrong with it
-        raise
-    if extra:
-        hint = "see --help" if extra[0][:1] == "-" else 'quote your prompt: "..."'
-        raise ConfigurationError(f"unexpected argument {extra[0]!r}", hint=hint)
-    if (args.prompt, args.messages).count("-") > (not (args.interactive or args.no_stdin)):
+    args = parser.parse_args(argv)
+    args.parser = parser
+    readers = (args.prompt, args.messages).count("-")
+    if readers == 2 or (readers and (args.interactive or args.no_stdin)):
         raise ConfigurationError("stdin can't be both read and not, or twice: see -, -i and -n")
-    if not 0 < args.timeout < _NEVER:
-        raise ConfigurationError(f"--timeout: {args.timeout} is no number of seconds above 0")
-    args.params = {}
-    for option in args.option:
-        name, equals, text = option.partition("=")
-        if not equals or name in ("", "messages", "model", "stream"):
-            raise ConfigurationError(f"-o {option}: not KEY=VALUE, or a KEY that has its own flag")
-        args.params[name] = _parse_value(_read(text[1:]) if text[:1] == "@" else text)
-    args.history = _read_messages(args)
-    if not (args.history or args.interactive or args.models):
-        _note(parser.format_usage(), end="")
-        raise ConfigurationError("nothing to send", hint="give a prompt or pipe one in; see --help")
-    if args.system is not None:
-        args.history.insert(0, {"role": "system", "content": args.system})
+    if args.models and args.interactive:
+        raise ConfigurationError("--models and -i can't be combined")
+    args.params = dict(map(_parse_option, args.option))
     return args
 
 
-def _make_parser() -> Any:
-    import argparse  # here, since whoever imports this module may have no command line
-
-    def fail(message: str) -> NoReturn:
-        raise ConfigurationError(message)
-
-    parser: Any = argparse.ArgumentParser(
-        "deepinfra_min", description="Ask a model on DeepInfra and stream its answer to stdout.",
-        epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.error, parser.color = fail, False  # Python 3.14 would turn colour on
-    match = parser._get_option_tuples  # allow_abbrev=False takes joined short flags along, on 3.7
-    parser._get_option_tuples = lambda word: [] if word[:2] == "--" else match(word)
-    add, env = parser.add_argument, os.environ.get
-    add("prompt", nargs="?", metavar="PROMPT", help="what to ask, one argument; - is stdin")
-    add("-m", "--model", metavar="NAME", default=env("DEEPINFRA_MODEL") or DEFAULT_MODEL,
-        help=f"default: {DEFAULT_MODEL}")
-    add("-s", "--system", metavar="TEXT", help="system prompt")
-    add("-o", "--option", metavar="KEY=VALUE", action="append", default=[],
-        help="any parameter of the API; VALUE is JSON, else a string; @FILE reads it")
-    add("--messages", metavar="FILE", help="JSON array of messages to begin from; - is stdin")
-    add("-i", "--interactive", action="store_true", help="a conversation; Ctrl-D ends it")
-    add("--json", action="store_true", help="the whole answer as one JSON object")
-    add("--no-stream", action="store_true", help="wait for the whole answer")
-    add("-r", "--reasoning", action="store_true", help="show the reasoning, on stderr")
-    add("-u", "--usage", action="store_true", help="show tokens, cost and seconds, on stderr")
-    add("--models", action="store_true", help="list the models, one a line")
-    add("--key-file", metavar="FILE", default=env("DEEPINFRA_TOKEN_FILE"), help="token from a file")
-    add("--base-url", metavar="URL", help=f"default: {DEFAULT_BASE_URL}")
-    add("--timeout", metavar="SECONDS", type=float, default=600, help="of silence; default: 600")
-    add("--retries", metavar="N", type=int, default=2, help="default: 2")
-    add("-n", "--no-stdin", action="store_true", help="do not read stdin")
-    add("-v", "--verbose", action="store_true", help="show requests, retries and tracebacks")
-    add("-V", "--version", action="version", version=f"deepinfra_min {__version__}")
-    return parser
-
-
-def _read_messages(args: Any) -> list[Any]:
-    """Return the messages of --messages, then one of the prompt and of what stdin holds."""
-    messages = _parse_value(_read(args.messages)) if args.messages else []
-    if args.messages and (type(messages) is not list or set(map(type, messages)) != {dict}):
-        raise ConfigurationError(f"--messages {args.messages} holds no JSON array of messages")
-    parts = ["" if args.prompt in (None, "-") else args.prompt]
-    is_stdin_left = not (args.messages == "-" or args.no_stdin or args.interactive or args.models)
-    if args.prompt == "-" or (is_stdin_left and not sys.stdin.isatty()):
-        parts.append(_read("-"))
-    turn = "\n\n".join(part for part in parts if part.strip())
-    return [*messages, {"role": "user", "content": turn}] if turn else messages
+def _parse_option(option: str) -> tuple[str, Any]:
+    name, equals, text = option.partition("=")
+    if not equals or name in ("", "messages", "model", "stream"):
+        raise ConfigurationError(f"-o {option}: not KEY=VALUE, or a KEY that has its own flag")
+    if text.startswith("@"):
+        text = _read_file(text[1:])
+    return name, _parse_value(text)
 
 
 def _parse_value(text: str) -> Any:
@@ -1273,211 +1884,430 @@ def _parse_value(text: str) -> Any:
         return text
 
 
-def _read(path: str, setting: str = "") -> str:
-    """Return the text of a file, "-" being stdin, with a warning if it is not UTF-8."""
-    import threading
+def _make_parser() -> Any:
+    import argparse  # here, since a program that imports this module may have no command line
 
+    def fail(message: str) -> None:
+        raise ConfigurationError(message, hint='see --help, and quote your prompt: "..."')
+
+    parser: Any = argparse.ArgumentParser(
+        "deepinfra_min",
+        description="Ask a model on DeepInfra and stream its answer to stdout.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        add_help=False,
+        allow_abbrev=sys.version_info < (3, 8),  # 3.7 would not take joined short flags either
+    )
+    parser.error = fail
+    parser.color = False  # Python 3.14 would turn colour on
+    model = os.environ.get("DEEPINFRA_MODEL") or DEFAULT_MODEL
+    add = parser.add_argument
+    add("prompt", nargs="?", metavar="PROMPT", help="what to ask, one argument; - is stdin")
+    add("-m", "--model", metavar="NAME", default=model, help=f"default: {DEFAULT_MODEL}")
+    add("-s", "--system", metavar="TEXT", help="system prompt")
+    text = "any parameter of the API; VALUE is JSON, else a string; @FILE reads it"
+    add("-o", "--option", metavar="KEY=VALUE", action="append", default=[], help=text)
+    add("--messages", metavar="FILE", help="JSON array of messages to begin from; - is stdin")
+    add("--base-url", metavar="URL", help=f"default: {DEFAULT_BASE_URL}")
+    add("--timeout", metavar="SECONDS", type=float, default=600, help="of silence; default: 600")
+    add("--retries", metavar="N", type=int, default=2, help="default: 2")
+    for names, text in (
+        ("-i --interactive", 'a conversation; """ begins and ends a turn of several lines'),
+        ("--json", "the whole answer as one JSON object"),
+        ("--no-stream", "wait for the whole answer"),
+        ("-r --reasoning", "show the reasoning, on stderr"),
+        ("-u --usage", "show tokens, cost and seconds, on stderr"),
+        ("--models", "list the models, one a line"),
+        ("-n --no-stdin", "do not read stdin"),
+        ("-v --verbose", "show requests, retries and tracebacks"),
+        ("-V --version", "show the version"),
+        ("-h --help", "show this help"),
+    ):
+        add(*names.split(), action="store_true", help=text)
+    return parser
+
+
+def _run(args: Any) -> int:
+    """Do what the arguments say; return the exit code."""
+    if args.help:
+        _write(args.parser.format_help())
+        return 0
+    if args.version:
+        _write(f"deepinfra_min {__version__}\n")
+        return 0
+    if args.verbose:
+        import logging
+
+        logging.basicConfig(level=logging.DEBUG, format="%(message)s")
+    history = _read_history(args)
+    turn = _read_first_turn(args)
+    if not (turn or args.messages or args.models or args.interactive):
+        _note(args.parser.format_usage(), end="")
+        raise ConfigurationError("nothing to send", hint="give a prompt or pipe one in; see --help")
+    options = {"timeout": args.timeout, "max_retries": args.retries}
+    with Client(base_url=args.base_url, **options) as client:
+        source = client._token_source or "nowhere"
+        _log("debug", "model %s, token from %s", args.model, source)
+        if args.models:
+            return _print_models(client, args)
+        if args.interactive:
+            return _converse(client, args, history, turn)
+        if turn:
+            history.append({"role": "user", "content": turn})
+        return _answer(client, args, history)
+
+
+def _read_history(args: Any) -> list[Any]:
+    """Return the messages of --messages, with -s as the system message."""
+    history = _parse_value(_read_file(args.messages)) if args.messages else []
+    is_array = isinstance(history, list)
+    if not is_array or not all(isinstance(item, dict) for item in history):
+        raise ConfigurationError(f"--messages {args.messages} holds no JSON array of messages")
+    if args.system is None:
+        return history
+    history = [message for message in history if message.get("role") != "system"]
+    return [{"role": "system", "content": args.system}, *history]
+
+
+def _read_first_turn(args: Any) -> str:
+    """Return the prompt, followed by what stdin holds."""
+    parts = [args.prompt or ""]
+    is_stdin_taken = args.messages == "-" or args.no_stdin or args.interactive or args.models
+    if args.prompt == "-":
+        parts = [_read_file("-")]
+    elif not is_stdin_taken and not sys.stdin.isatty():
+        parts.append(_read_file("-"))
+    return "\n\n".join(part for part in parts if part.strip())
+
+
+def _read_file(path: str) -> str:
+    """Return the text of a file, "-" being stdin, with a warning if it is not UTF-8."""
     name = "stdin" if path == "-" else path
-    notice = "deepinfra_min: stdin has no end yet; to go without it: -n or </dev/null"
-    timer = threading.Timer(3.0, _note, [notice])
     try:
         if path == "-":
-            timer.start()
-        with contextlib.nullcontext(sys.stdin.buffer) if path == "-" else open(path, "rb") as file:
-            data = file.read()
+            data = _read_stdin()
+        else:
+            with open(path, "rb") as file:
+                data = file.read()
     except OSError as error:
-        raise ConfigurationError(f"can't read {name}: {error.strerror}", setting=setting) from None
-    finally:
-        timer.cancel()
+        raise ConfigurationError(f"can't read {name}: {error.strerror}") from None
     text = data.decode("utf-8-sig", "replace")
     if text.encode() not in (data, data[3:]):  # data[3:]: what follows a BOM
         _note(f"deepinfra_min: warning: {name} is not UTF-8; what is not was replaced")
     return text
 
 
-def _run(args: Any) -> int:
-    """Send what there is to send, and with -i what stdin brings; return the last exit code."""
-    if args.verbose:
-        import logging
+def _read_stdin() -> bytes:
+    """Return what stdin holds; after 3 seconds without its end, say what is waited for."""
+    notice = "deepinfra_min: stdin has no end yet; to go without it: -n or </dev/null"
+    timer = threading.Timer(3.0, _note, [notice])
+    with contextlib.suppress(RuntimeError):  # no thread can be started
+        timer.start()
+    try:
+        return sys.stdin.buffer.read()
+    finally:
+        timer.cancel()
 
-        logging.basicConfig(level=logging.DEBUG, format="%(message)s")
-    source = f"the file {args.key_file}"
-    token = _clean_token(_read(args.key_file, "api_key"), source) if args.key_file else None
-    with Client(token, base_url=args.base_url, timeout=args.timeout,
-                max_retries=args.retries) as client:
-        client._token_source = source if token else client._token_source
-        _log("debug", "model %s, token from %s", args.model, client._token_source or "nowhere")
-        code = 0 if args.interactive else _answer(client, args)
-        while args.interactive and _add_turn(args.history):
-            code = _answer(client, args)
+
+def _print_models(client: Client, args: Any) -> int:
+    if args.json:
+        _write(_dump(client.request("GET", "/models")) + "\n")
+    else:
+        _write("".join(f"{model.id}\n" for model in client.models()))
+    return 0
+
+
+def _converse(
+    client: Client,
+    args: Any,
+    history: list[Any],
+    turn: str | None,
+) -> int:
+    """Answer the turns that stdin brings; return the last exit code."""
+    code = 0
+    turn = turn or _read_turn()
+    while turn is not None:
+        if turn.strip():
+            history.append({"role": "user", "content": turn})
+            code = _answer(client, args, history)
+        turn = _read_turn()
     return code
 
 
-def _add_turn(history: list[Any]) -> bool:
-    """Have the history end with a turn of the user; return False if stdin brings none."""
-    if sys.stdin.isatty() and sys.stdout.isatty():
+def _read_turn() -> str | None:
+    """Return the next turn of stdin, None at its end, "" for Ctrl-C.
+
+    A turn is a line, or the lines from three quotes to the next three quotes.
+    """
+    try:
+        turn = _read_line("> ")
+        if not turn.startswith('"""'):
+            return turn
+        turn = turn[3:]
+        while not turn.rstrip().endswith('"""'):
+            turn += "\n" + _read_line(". ")
+        return turn.rstrip()[:-3].strip("\n")
+    except KeyboardInterrupt:
+        _note("")
+        return ""
+    except EOFError:
+        if sys.stdin.isatty():
+            _note("")  # so that the shell's prompt stands on a line of its own
+        return None
+
+
+def _read_line(prompt: str) -> str:
+    if not sys.stdin.isatty():
+        prompt = ""
+    elif sys.stdout.isatty():
         with contextlib.suppress(ImportError):
             import readline  # noqa: F401  (input() edits lines with it)
-    while not history or history[-1].get("role") != "user":
-        try:  # input() writes its prompt to stdout, which may be for the answers alone
-            with contextlib.redirect_stdout(sys.stdout if sys.stdout.isatty() else sys.stderr):
-                turn = input("> " if sys.stdin.isatty() else "")
-        except KeyboardInterrupt:
-            _note("")
-            continue
-        except EOFError:
-            return False
-        if turn.strip():
-            history.append({"role": "user", "content": turn})
-    return True
+    if sys.stdout.isatty():
+        return input(prompt)
+    with contextlib.redirect_stdout(sys.stderr):  # stdout is for the answers alone
+        return input(prompt)
 
 
-def _answer(client: Client, args: Any) -> int:
-    """Show the answer to the history, and add it there, or its beginning; return the exit code."""
-    started, answer = time.monotonic(), ChatCompletion()
-    failure: DeepInfraError | None = None
-    with contextlib.closing(_Screen(args.reasoning)) as screen:
-        try:
-            answer = _ask(client, args, screen)
-        except DeepInfraError as error:
-            failure, answer = error, error.partial or answer
-        except KeyboardInterrupt:
-            if not args.interactive:
-                raise
-        screen.end_line()
-    message = answer.message if answer.choices else Message("assistant", "".join(screen.shown))
-    if message.content or message.tool_calls:
-        args.history.append(_to_wire(message))
-    else:
-        del args.history[-1:]  # a turn that has no answer is no part of the conversation
-    usage, text = answer.usage, "no usage reported"
-    if usage:
-        text = f"{usage.prompt_tokens} + {usage.completion_tokens} = {usage.total_tokens} tokens"
-    if usage and usage.estimated_cost is not None:
-        text += f", ${usage.estimated_cost:.10f}".rstrip("0").rstrip(".")
-    if args.usage and (usage or not failure):
-        _note(f"{text}, {time.monotonic() - started:.1f} s")
-    return _report(failure, 7 if screen.shown else 0) if failure else 0
+def _answer(client: Client, args: Any, history: list[Any]) -> int:
+    """Print the answer to the history, and add it there; return the exit code."""
+    args.started = time.monotonic()
+    answer = None
+    printed: list[str] = []
+    code = 0
+    try:
+        answer = _ask(client, args, history, printed)
+        code = _check_ending(answer)
+    except DeepInfraError as error:
+        answer = error.partial
+        _end_line(printed)
+        code = _report(error)
+        if printed:
+            code = 7
+    except KeyboardInterrupt:
+        if not args.interactive:
+            raise
+        _end_line(printed)
+    _remember(history, answer, "".join(printed))
+    if args.usage and answer and (answer.usage or code == 0):
+        _note(_describe_usage(answer.usage, time.monotonic() - args.started))
+    return code
 
 
-def _ask(client: Client, args: Any, screen: _Screen) -> ChatCompletion:
-    """Show what was asked for, and return it; raise what keeps it from being a good answer."""
-    options = {"model": args.model, **args.params}
-    if args.models:
-        screen.show(_dump(client.request("GET", "/models")) if args.json else "\n".join(
-            f"{model.id}\t{model.context_length or ''}".rstrip() for model in client.models()))
-        return ChatCompletion()
-    if args.json or args.no_stream:
-        answer = client.chat(args.history, **options)
-        screen.show(_dump(answer.raw) if args.json else answer.text,
-                    answer.message.reasoning_content)
-    else:
-        if args.usage:
-            options.setdefault("stream_options", {"include_usage": True})
-        answer = collect(map(screen.follow, client.stream(args.history, **options)))
-    for call in () if args.json else answer.message.tool_calls:
-        screen.end_line()
-        screen.show(_dump(_to_wire(call)))
-    if not answer.choices:
-        raise DeepInfraError("the answer holds no choice", hint="ask again", _exit_code=1)
-    reason = answer.choices[0].finish_reason
-    if reason in ("length", "content_filter"):
-        hint = "for a longer answer: -o max_tokens=..." if reason == "length" else "ask differently"
-        what = f"the answer is partial: it ended with {reason!r}"
-        raise DeepInfraError(what, hint=hint, partial=answer, _exit_code=7)
-    if reason not in ("stop", "tool_calls", None):
-        raise DeepInfraError(f"the answer ended with {reason!r}", partial=answer, _exit_code=1)
+def _ask(
+    client: Client,
+    args: Any,
+    history: list[Any],
+    printed: list[str],
+) -> ChatCompletion:
+    """Print the answer, as it arrives or at once, and return it."""
+    params = {"model": args.model, **args.params}
+    is_whole = args.json or args.no_stream
+    _draw_status("waiting")
+    try:
+        if is_whole:
+            answer = client.chat(history, **params)
+        else:
+            if args.usage:
+                params.setdefault("stream_options", {"include_usage": True})
+            chunks = client.stream(history, **params)
+            answer = collect(_print_chunks(chunks, args, printed))
+    finally:
+        if not printed:
+            _draw_status("")
+    if args.json:
+        _print(_dump(answer.raw), printed)
+        _end_line(printed)
+        return answer
+    message = _find_message(answer)
+    if is_whole and args.reasoning and message.reasoning_content:
+        _note(message.reasoning_content)
+    if is_whole:
+        _print(message.content or "", printed)
+    _end_line(printed)
+    for call in message.tool_calls:
+        _print(_dump(call) + "\n", printed)
     return answer
 
 
+def _find_message(answer: ChatCompletion) -> Message:
+    """Return the message of the choice with index 0, which is the one that is printed."""
+    choice = _first_choice(answer.choices)
+    return choice.message if choice else Message()
+
+
+def _print_chunks(
+    chunks: Iterable[ChatCompletionChunk], args: Any, printed: list[str]
+) -> Iterator[ChatCompletionChunk]:
+    """Yield the chunks, each once choice 0's part of it is printed."""
+    is_thinking = False
+    try:
+        for chunk in chunks:
+            choice = _first_choice(chunk.choices)
+            if choice:
+                is_thinking = _print_delta(choice.delta, args, printed, is_thinking)
+            yield chunk
+    finally:
+        if is_thinking:
+            _note("")
+
+
+def _print_delta(
+    delta: Message,
+    args: Any,
+    printed: list[str],
+    is_thinking: bool,
+) -> bool:
+    """Print a part of an answer; return whether stderr's last line is unfinished reasoning."""
+    if delta.reasoning_content and args.reasoning:
+        if not printed and not is_thinking:
+            _draw_status("")
+        is_thinking = True
+        _note(delta.reasoning_content, end="")
+    elif delta.reasoning_content and not printed:
+        _draw_status(f"thinking {time.monotonic() - args.started:.0f} s")
+    if delta.content:
+        if is_thinking:
+            _note("")
+        is_thinking = False
+        _print(delta.content, printed)
+    return is_thinking
+
+
+def _check_ending(answer: ChatCompletion) -> int:
+    """Return the exit code for a whole answer; say what is wrong with it."""
+    choice = _first_choice(answer.choices)
+    if choice is None:
+        return _complain("only other choices than 0 came", "--json shows them", 1)
+    reason = choice.finish_reason
+    if reason in ("stop", "tool_calls", None):
+        return 0
+    hints = {
+        "length": "for a longer answer: -o max_tokens=...",
+        "content_filter": "ask differently",
+    }
+    if reason in hints:
+        return _complain(f"the answer is partial: it ended with {reason!r}", hints[reason], 7)
+    return _complain(f"the answer ended with {reason!r}", "see what -v shows", 1)
+
+
+def _remember(
+    history: list[Any],
+    answer: ChatCompletion | None,
+    printed: str,
+) -> None:
+    """Add what the model said to the history; remove a turn that has no answer."""
+    message = Message(content=printed.rstrip("\n") or None)  # all there is of an interrupted one
+    if answer:
+        message = _find_message(answer)
+    if message.content or message.tool_calls:
+        message.role = "assistant"  # whatever the server calls it
+        history.append(message)
+    else:
+        del history[-1:]
+
+
+def _describe_usage(usage: Usage | None, seconds: float) -> str:
+    if usage is None:
+        return f"no usage reported, {seconds:.1f} s"
+    text = f"{usage.prompt_tokens} + {usage.completion_tokens} = {usage.total_tokens} tokens"
+    cost: Any = usage.estimated_cost
+    if cost is not None:
+        with contextlib.suppress(TypeError, ValueError, OverflowError):  # it may be any JSON
+            cost = f"{float(cost):.10f}".rstrip("0").rstrip(".")
+        text += f", ${cost}"
+    return _clean(f"{text}, {seconds:.1f} s")
+
+
 def _dump(value: Any) -> str:
-    """Return JSON for people, too: with no escapes but for halves of characters."""
-    return json.dumps(value, ensure_ascii=False).encode("utf-8", "backslashreplace").decode()
+    """Return JSON as people read it, without escapes but for halves of characters."""
+    text = json.dumps(value, default=_to_json, ensure_ascii=False)
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
-class _Screen:
-    """Where an answer is shown: on stdout, with the reasoning and a status line on stderr."""
-    _ticker: Any = None
-    _status, _gap, _held = "waiting", "", ""
+def _print(text: str, printed: list[str]) -> None:
+    """Write a part of the answer to stdout; wipe the status line before the first one."""
+    if text:
+        if not printed:
+            _draw_status("")
+        printed.append(text)
+        _write(text)
 
-    def __init__(self, shows_reasoning: bool) -> None:
-        self.shown: list[str] = []
-        self._shows_reasoning = shows_reasoning
-        if sys.stderr.isatty():
-            import threading
 
-            self._stop = threading.Event()
-            self._ticker = threading.Thread(target=self._tick, daemon=True)
-            self._ticker.start()
+def _end_line(printed: list[str]) -> None:
+    if printed and not printed[-1].endswith("\n"):
+        _print("\n", printed)
 
-    def _tick(self) -> None:
-        started, line = time.monotonic(), ""
-        while not self._stop.wait(0.1):
-            line = f"\r{self._status} {time.monotonic() - started:.0f} s "
-            _note(line, end="")
-        _note("\r" + " " * len(line) + "\r", end="")
 
-    def close(self) -> None:
-        """Wipe the status line, or end the last line of the reasoning."""
-        if self._ticker:
-            self._stop.set()
-            self._ticker.join()
-        _note(self._gap, end="")
-        self._gap = ""
-
-    def follow(self, chunk: ChatCompletionChunk) -> ChatCompletionChunk:
-        """Show the first choice's part of a chunk; hand the chunk on."""
-        for choice in chunk.choices:
-            if choice.index == 0:
-                self.show(choice.delta.content, choice.delta.reasoning_content)
-        return chunk
-
-    def show(self, content: str | None, reasoning: str | None = None) -> None:
-        """Write to stdout at once, but for half a character that waits for its other half."""
-        self._status = "thinking" if reasoning else self._status
-        if reasoning and self._shows_reasoning:
-            if not self._gap:
-                self.close()
-            _note(reasoning, end="")
-            self._gap = "\n"
-        text, self._held = _join([self._held, content or ""]), ""
-        if "\ud800" <= text[-1:] <= "\udbff":
-            text, self._held = text[:-1], text[-1]
-        if text:
-            self.close()
-            self.shown.append(text)
-            sys.stdout.write(text)
-            sys.stdout.flush()
-
-    def end_line(self) -> None:
-        if self._held or (self.shown and not self.shown[-1].endswith("\n")):
-            self.show("\n")  # after half a character whose other half does not come
+def _write(text: str) -> None:
+    """Write all of a text to stdout, now."""
+    stream: Any = sys.stdout
+    text = _make_safe(text, stream)
+    data = memoryview(text.encode(stream.encoding, "replace"))
+    while data:
+        count = stream.buffer.write(data)  # PYTHONUNBUFFERED's stdout may take a part
+        if not count:
+            raise BlockingIOError(errno.EAGAIN, "it would block")
+        data = data[count:]
+    stream.buffer.flush()
 
 
 def _note(text: str, end: str = "\n") -> None:
+    text = _make_safe(text, sys.stderr)
     with contextlib.suppress(OSError):
         print(text, end=end, file=sys.stderr, flush=True)
 
 
-def _report(error: Exception, code: int = 0) -> int:
-    """Print an error in two lines, without control characters; return its exit code."""
+def _make_safe(text: str, stream: Any) -> str:
+    """Replace control characters, with which a model or a server could drive a terminal."""
+    if stream.isatty():
+        text = re.sub("[\x00-\x08\x0b-\x1f\x7f-\x9f]", "?", text)
+    return text
+
+
+def _draw_status(text: str) -> None:
+    """Show a status on the terminal's current line; "" wipes it."""
+    if sys.stderr.isatty():
+        with contextlib.suppress(OSError):
+            print(f"\r{text:20}\r", end="", file=sys.stderr, flush=True)
+
+
+def _report(error: Exception) -> int:
+    """Print an error; return its exit code."""
     import traceback
 
     trace = traceback.format_exception(type(error), error, error.__traceback__)
     _log("debug", "%s", "".join(trace))
-    status = getattr(error, "status", None) or 0
-    keys = getattr(error, "setting", ""), status, status // 100, *type(error).__mro__
-    code = vars(error).get("_exit_code") or code or next(
-        _EXIT_CODES[key] for key in keys if key in _EXIT_CODES)
-    what, hint = f"{type(error).__name__}: {error}", ""
     if isinstance(error, DeepInfraError):
-        what, hint = str(error.args[0]), error.hint
-    elif isinstance(error, OSError):
-        what = f"stdout can't be written: {error.strerror}"
-        hint = "see that it is open and that its disk has room"
-    hint = hint or ("see --help" if code == 2 else "see what -v shows")
-    for line in (f"deepinfra_min: error: {what}", f"  hint: {hint}"):
-        _note("".join(c if c.isprintable() else " " for c in line))
+        hint = error.hint or "see --help"
+        return _complain(str(error.args[0]), hint, _exit_code(error))
+    if not isinstance(error, OSError):
+        return _complain(f"{type(error).__name__}: {error}", "see what -v shows", 1)
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        # Python flushes stdout at exit, which would fail again.
+        devnull = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(devnull, sys.stdout.fileno())
+    if isinstance(error, BrokenPipeError):
+        return 141
+    hint = "see that it is open and that its disk has room"
+    return _complain(f"stdout can't be written: {error.strerror}", hint, 1)
+
+
+def _exit_code(error: DeepInfraError) -> int:
+    if isinstance(error, ConfigurationError):
+        return {"api_key": 3, "proxy": 6, "ssl": 6}.get(error.setting, 2)
+    if not isinstance(error, APIError):
+        return 6
+    status = error.status or 0
+    if status >= 500:
+        return 6
+    codes = {0: 1, 401: 3, 402: 3, 403: 3, 429: 5}
+    return codes.get(status, 4)
+
+
+def _complain(what: str, hint: str, code: int) -> int:
+    """Print what is wrong and what to do about it; return the exit code."""
+    _note(f"deepinfra_min: error: {_clean(what)}")
+    _note(f"  hint: {_clean(hint)}")
     return code
 
 

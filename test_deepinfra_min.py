@@ -6,29 +6,25 @@ command line against a stand-in on loopback that gives the documented answers.
 
 from __future__ import annotations
 
-import ast
 import asyncio
-import base64
 import contextlib
 import copy
 import dataclasses
 import email.utils
 import functools
 import gc
-import http.client
-import importlib
 import inspect
 import io
 import itertools
 import json
 import logging
+import operator
 import os
 import pickle
-import platform
-import queue
 import random
 import re
 import select
+import shlex
 import shutil
 import signal
 import socket
@@ -40,25 +36,26 @@ import textwrap
 import threading
 import time
 import traceback
-import tracemalloc
-import urllib.error
-import urllib.request
+import types
+import typing
 import zipfile
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple, Union
+from unittest.mock import Mock
 
-import deepinfra_min
+import deepinfra_min as dim
 from deepinfra_min import Client, collect, iter_sse
 
 # ---- The server on loopback ----------------------------------------------------------------------
 
 TOKEN = "sk-test-0123456789abcdef"
 JSON_TYPE, SSE_TYPE = "application/json", "text/event-stream"
+PATIENCE = 15.0  # seconds to wait for what should come at once, on a very busy machine
 
 
 class Request(NamedTuple):
-    """What the server saw: `connection` counts the connections from 0."""
+    """A request as the server saw it; `connection` counts the connections from 0."""
 
     method: str
     path: str
@@ -71,16 +68,16 @@ class Request(NamedTuple):
         return json.loads(self.body)
 
 
-# An answer is the bytes to send (the connection stays open unless they say `Connection: close`), or
-# a function that is given the socket and the request and returns whether to keep the connection.
+# The bytes to send (the connection stays open unless they say `Connection: close`), or a function
+# that is given the socket and the request and returns whether to keep the connection.
 Answer = Union[bytes, Callable[[socket.socket, Request], Any]]
 
 
 class Server:
     """An HTTP server on loopback that gives its answers in order, the last one again and again.
 
-    `requests` are those seen, `connections` how many were accepted, `closed` how many of them the
-    client has closed. With `context` it speaks TLS.
+    `requests` are those seen, `connections` is how many were accepted, `closed` how many of them
+    have ended. With `context` it speaks TLS.
     """
 
     def __init__(self, *answers: Answer, context: Optional[ssl.SSLContext] = None) -> None:
@@ -89,11 +86,13 @@ class Server:
         self.connections = self.closed = 0
         self._lock = threading.Lock()
         self._sockets: List[socket.socket] = []
-        self._listener = socket.create_server(("127.0.0.1", 0)) if hasattr(
-            socket, "create_server") else _listen()
+        self._listener = socket.socket()
+        self._listener.bind(("127.0.0.1", 0))
+        self._listener.listen(128)
         self.port: int = self._listener.getsockname()[1]
         scheme = "https" if context else "http"
-        self.origin = f"{scheme}://127.0.0.1:{self.port}"
+        self.address = f"127.0.0.1:{self.port}"
+        self.origin = f"{scheme}://{self.address}"
         self.url = self.origin + "/v1/openai"
 
     def __enter__(self) -> Server:
@@ -101,30 +100,33 @@ class Server:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
+        close_socket(self._listener)
         for sock in self._sockets:
-            _close(sock)
+            close_socket(sock)
 
     def client(self, **options: Any) -> Client:
         """Return a client of this server; the token is TOKEN unless the options name another."""
-        return Client(options.pop("api_key", TOKEN), base_url=self.url, **options)
+        options = {"api_key": TOKEN, "timeout": PATIENCE, **options}
+        return Client(options.pop("api_key"), base_url=self.url, **options)
 
-    def wait_closed(self, count: int = 1, seconds: float = 1.0) -> bool:
-        """Return whether the client has closed so many connections within so many seconds."""
-        end = time.monotonic() + seconds
-        while self.closed < count and time.monotonic() < end:
-            time.sleep(0.005)
-        return self.closed >= count
+    def wait_closed(self, count: int = 1) -> bool:
+        """Return whether so many connections are closed soon."""
+        return wait_until(lambda: self.closed >= count, 2.0)
+
+    @property
+    def used(self) -> List[int]:
+        """On which connection each request came."""
+        return [request.connection for request in self.requests]
 
     def _accept(self) -> None:
-        with contextlib.suppress(OSError):
+        try:
             while True:
                 sock = self._listener.accept()[0]
                 self._sockets.append(sock)
                 number, self.connections = self.connections, self.connections + 1
                 threading.Thread(target=self._serve, args=(sock, number), daemon=True).start()
+        except OSError:  # the end, or a shortage of file descriptors: let clients fail at once
+            self._listener.close()
 
     def _serve(self, sock: socket.socket, number: int) -> None:
         try:
@@ -139,7 +141,7 @@ class Server:
             pass
         finally:
             self.closed += 1
-            _close(sock)
+            close_socket(sock)
 
     def _answer(self, sock: socket.socket, reader: Any, number: int) -> bool:
         request = read_request(reader, number)
@@ -154,14 +156,7 @@ class Server:
         return b"connection: close" not in answer.lower()
 
 
-def _listen() -> socket.socket:  # Python 3.7
-    listener = socket.socket()
-    listener.bind(("127.0.0.1", 0))
-    listener.listen(256)
-    return listener
-
-
-def _close(sock: socket.socket) -> None:
+def close_socket(sock: socket.socket) -> None:
     with contextlib.suppress(OSError):
         sock.shutdown(socket.SHUT_RDWR)
     sock.close()
@@ -180,8 +175,21 @@ def read_request(reader: Any, number: int = 0) -> Optional[Request]:
     return Request(line[0], line[1], headers, body, number)
 
 
-def answer(body: Any, status: int = 200, *, type: str = JSON_TYPE, headers: Tuple[str, ...] = (),
-           chunks: Optional[int] = None) -> bytes:
+def wait_until(is_true: Callable[[], Any], seconds: float = PATIENCE) -> bool:
+    """Return whether something comes true in time; works where time.sleep is patched, too."""
+    end, pause = time.monotonic() + seconds, threading.Event()
+    while not is_true() and time.monotonic() < end:
+        pause.wait(0.005)
+    return bool(is_true())
+
+
+def answer(
+    body: Any = b"",
+    status: int = 200,
+    *headers: str,
+    type: str = JSON_TYPE,
+    chunks: Optional[int] = None,
+) -> bytes:
     """Return an HTTP answer; a body that is no bytes is JSON; `chunks` are so many bytes each."""
     text: bytes = body if isinstance(body, bytes) else json.dumps(body).encode()
     head = [f"HTTP/1.1 {status} Whatever", f"Content-Type: {type}", *headers]
@@ -189,49 +197,117 @@ def answer(body: Any, status: int = 200, *, type: str = JSON_TYPE, headers: Tupl
         head.append(f"Content-Length: {len(text)}")
     else:
         head.append("Transfer-Encoding: chunked")
-        pieces = [text[i : i + chunks] for i in range(0, len(text), chunks)]
-        text = b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in pieces) + b"0\r\n\r\n"
+        text = b"".join(chunk(text[i : i + chunks]) for i in range(0, len(text), chunks)) + LAST
     return "\r\n".join(head).encode() + b"\r\n\r\n" + text
+
+
+LAST = b"0\r\n\r\n"  # ends a chunked body
+
+
+def chunk(data: bytes) -> bytes:
+    return b"%x\r\n%s\r\n" % (len(data), data)
+
+
+def chunked(*pieces: bytes, type: str = SSE_TYPE) -> bytes:
+    """Return an answer in chunks, without its end."""
+    return answer(type=type, chunks=1)[: -len(LAST)] + b"".join(map(chunk, pieces))
 
 
 def sse(*payloads: Any, done: bool = True) -> bytes:
     """Return payloads as the body of an event stream."""
-    texts = [payload if isinstance(payload, str) else json.dumps(payload) for payload in payloads]
+    texts = [item if isinstance(item, str) else json.dumps(item) for item in payloads]
     return "".join(f"data: {text}\n\n" for text in texts + ["[DONE]"] * done).encode()
 
 
-def sse_answer(*payloads: Any, done: bool = True, **options: Any) -> bytes:
-    """Return payloads as an HTTP answer that is a chunked event stream, a chunk an event."""
-    return answer(sse(*payloads, done=done), type=SSE_TYPE, **{"chunks": 65536, **options})
+def sse_answer(*payloads: Any, done: bool = True) -> bytes:
+    """Return payloads as an HTTP answer that is a chunked event stream."""
+    return answer(sse(*payloads, done=done), type=SSE_TYPE, chunks=65536)
 
 
-def delta(content: Optional[str] = None, finish_reason: Optional[str] = None,
-          **fields: Any) -> Dict[str, Any]:
+def delta(
+    content: Optional[str] = None, finish_reason: Optional[str] = None, **fields: Any
+) -> Dict[str, Any]:
     """Return a chunk as the API sends it."""
     part = {} if content is None else {"content": content}
     choice = {"index": 0, "delta": {**part, **fields}, "finish_reason": finish_reason}
-    return {"id": "x1", "object": "chat.completion.chunk", "created": 1, "model": "m",
-            "choices": [choice]}
+    head = {"id": "x1", "object": "chat.completion.chunk", "created": 1, "model": "m"}
+    return {**head, "choices": [choice]}
 
 
-def completion(content: Optional[str] = "Hi", finish_reason: str = "stop",
-               **fields: Any) -> Dict[str, Any]:
+def completion(
+    content: Optional[str] = "Hi", finish_reason: str = "stop", **fields: Any
+) -> Dict[str, Any]:
     """Return a whole answer as the API sends it."""
     message = {"role": "assistant", "content": content, **fields}
     choice = {"index": 0, "message": message, "finish_reason": finish_reason}
     usage = {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3, "estimated_cost": 0.5}
-    return {"id": "x1", "object": "chat.completion", "created": 1, "model": "m",
-            "choices": [choice], "usage": usage}
+    head = {"id": "x1", "object": "chat.completion", "created": 1, "model": "m"}
+    return {**head, "choices": [choice], "usage": usage}
+
+
+def cut(wire: bytes) -> Answer:
+    """Return an answer after which the server closes the connection, whatever the bytes say."""
+    return lambda sock, request: sock.sendall(wire)
+
+
+def reset(wire: bytes = b"") -> Answer:
+    """Return an answer that ends in a RST after these bytes."""
+
+    def send(sock: socket.socket, request: Request) -> None:
+        sock.sendall(wire)
+        threading.Event().wait(0.02 if wire else 0)  # for the client to read them
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        sock.close()
+
+    return send
+
+
+def silence(sock: socket.socket, request: Request) -> bool:
+    """Answer nothing; wait for the client to close the connection."""
+    while sock.recv(65536):
+        pass
+    return False
+
+
+def then_silence(wire: bytes) -> Answer:
+    """Return an answer after which the server waits for the client to close the connection."""
+
+    def send(sock: socket.socket, request: Request) -> bool:
+        sock.sendall(wire)
+        return silence(sock, request)
+
+    return send
+
+
+def drip(head: bytes, again: bytes, size: int = 1) -> Answer:
+    """Return an answer that goes on for ever, so many bytes each 0.02 s."""
+
+    def send(sock: socket.socket, request: Request) -> None:
+        sock.sendall(head)
+        for start in itertools.cycle(range(0, len(again), size)):
+            threading.Event().wait(0.02)
+            sock.sendall(again[start : start + size])
+
+    return send
+
+
+@contextlib.contextmanager
+def served(*answers: Answer, **options: Any) -> Iterator[Tuple[Server, Client]]:
+    """Yield a server that gives the answers, and a client of it that tries once."""
+    with Server(*answers) as server, server.client(**{"max_retries": 0, **options}) as client:
+        yield server, client
+
+
+def text_of(request: Request) -> str:
+    """Return the content of a request's last message."""
+    return str(request.json["messages"][-1]["content"])
 
 
 # ---- The documented exchanges --------------------------------------------------------------------
 
-# As DeepInfra's pages print them; they differ from model to model in the model's name, and in white
-# space: `documented(text, model)` is the text of another model's page.
+# As DeepInfra's pages print them. The pages of two models differ in the model's name and in white
+# space alone: `documented(text, model)` is a text as the page of that model has it.
 SEED_MODELS = ("deepseek-ai/DeepSeek-R1", "deepseek-ai/DeepSeek-R1-Distill-Llama-70B")
-
-SEED_HELLO_REQUEST: Dict[str, Any] = {
-    "model": SEED_MODELS[0], "messages": [{"role": "user", "content": "Hello!"}]}
 
 SEED_HELLO_ANSWER = """{
     "id": "chatcmpl-guMTxWgpFf",
@@ -257,22 +333,6 @@ or would you like to chat for a bit?"
     }
 }"""
 
-SEED_LAMB_REQUEST: Dict[str, Any] = {
-    "model": SEED_MODELS[0],
-    "messages": [
-        {"role": "system", "content": "Respond like a michelin starred chef."},
-        {"role": "user",
-         "content": "Can you name at least two different techniques to cook lamb?"},
-        {"role": "assistant",
-         "content": "Bonjour! Let me tell you, my friend, cooking lamb is an art form, and "
-                    "I'm more than happy to share with you not two, but three of my "
-                    "favorite techniques to coax out the rich, unctuous flavors and tender "
-                    'textures of this majestic protein. First, we have the classic "Sous '
-                    'Vide" method. Next, we have the ancient art of "Sous le Sable". And '
-                    'finally, we have the more modern technique of "Hot Smoking."'},
-        {"role": "user", "content": "Tell me more about the second method."},
-    ]}
-
 SEED_LAMB_ANSWER = """{
     "id": "chatcmpl-b23a3fb60cde42ce8f24bb980b4dee87",
     "object": "chat.completion",
@@ -297,16 +357,19 @@ for centuries in the Middle East and North Africa. The name itself..."
     }
 }"""
 
-SEED_STREAM_REQUEST: Dict[str, Any] = {**SEED_HELLO_REQUEST, "stream": True}
-
-SEED_STREAM_DELTAS = (" ", " Hi", "!", "", "</s>")
+SEED_STREAM_TEXTS = (" ", " Hi", "!", "", "</s>")
 SEED_STREAM_LINES = [  # one page prints `data: [DONE]` after them, one does not
     'data: {"id": "Rc5hsIPHOSfMP3rNSFUw9tfR", "object": "chat.completion.chunk", '
-    '"created": 1694623354, "model": "deepseek-ai/DeepSeek-R1", '
-    f'"choices": [{{"index": 0, "delta": {part}, "finish_reason": {reason}}}]}}'
-    for part, reason in [
-        *((f'{{"role": "assistant", "content": "{text}"}}', "null") for text in SEED_STREAM_DELTAS),
-        ("{}", '"stop"')]]
+    '"created": 1694623354, "model": "deepseek-ai/DeepSeek-R1", "choices": [{"index": 0, '
+    f'"delta": {part}}}]}}'
+    for part in (
+        *(
+            f'{{"role": "assistant", "content": "{t}"}}, "finish_reason": null'
+            for t in SEED_STREAM_TEXTS
+        ),
+        '{}, "finish_reason": "stop"',
+    )
+]
 
 
 def documented(text: str, model: str) -> str:
@@ -318,39 +381,48 @@ def documented(text: str, model: str) -> str:
 
 # ---- The offline try-out -------------------------------------------------------------------------
 
-def stand_in(sock: socket.socket, request: Request) -> bool:
-    """Answer as the API is documented to; a stream's events come one after the other."""
+
+def stand_in(sock: socket.socket, request: Request, pause: float = 0.0) -> bool:
+    """Answer as DeepInfra's documentation does; a stream brings a word a chunk."""
     question = request.json if request.body else {}
-    model, path = question.get("model", SEED_MODELS[0]), request.path.partition("/openai")[2]
-    if request.headers.get("authorization") != "Bearer " + TOKEN:
+    model = question.get("model")
+    if request.headers.get("authorization") != f"Bearer {TOKEN}":
         reply = answer({"error": {"message": "Not authenticated"}}, 401)
-    elif path == "/models":
+    elif request.path.endswith("/models"):
         reply = answer({"data": [{"id": name} for name in SEED_MODELS]})
-    elif path != "/chat/completions":
-        reply = answer({"detail": "Not Found"}, 404)
     elif model not in SEED_MODELS:
         reply = answer({"detail": {"error": f"The model `{model}` does not exist"}}, 404)
-    elif question.get("stream"):
-        lines = documented("\n\n".join([*SEED_STREAM_LINES, "data: [DONE]", ""]), model)
-        reply = answer(lines.encode(), type=SSE_TYPE)
     else:
         text = SEED_LAMB_ANSWER if len(question["messages"]) > 2 else SEED_HELLO_ANSWER
-        reply = answer(documented(text, model).encode())
-    for line in reply.splitlines(keepends=True):
-        time.sleep(0.02 if line.startswith(b"data: {") else 0)
-        sock.sendall(line)
+        whole = json.loads(documented(text, model))
+        message = whole["choices"][0]["message"]
+        message["content"] = message["content"].strip()  # one begins with a space
+        if question.get("stream"):
+            send_words(sock, whole, pause)
+            return True
+        reply = answer(whole)
+    sock.sendall(reply)
     return True
+
+
+def send_words(sock: socket.socket, whole: Dict[str, Any], pause: float) -> None:
+    sock.sendall(chunked())
+    for word in re.findall(r"\S+\s*", whole["choices"][0]["message"]["content"]):
+        sock.sendall(chunk(sse(delta(word), done=False)))
+        time.sleep(pause)
+    sock.sendall(chunk(sse({**delta(finish_reason="stop"), "usage": whole["usage"]})) + LAST)
 
 
 def try_out(argv: List[str]) -> int:
     """Run the command line against the stand-in, whatever the environment says of other servers."""
-    for name in [name for name in os.environ if name.startswith("DEEPINFRA_")]:
-        del os.environ[name]
-    with Server(stand_in) as server:
+    notice = "Offline demo: a local stand-in answers with examples from DeepInfra's documentation;"
+    print(notice, "no model is asked.", file=sys.stderr, flush=True)
+    for name in list(os.environ):
+        if name.startswith("DEEPINFRA_"):
+            del os.environ[name]
+    with Server(functools.partial(stand_in, pause=0.05)) as server:
         os.environ.update(DEEPINFRA_TOKEN=TOKEN, DEEPINFRA_BASE_URL=server.url)
-        print(f"a stand-in on {server.origin} answers, with the examples of DeepInfra's "
-              "documentation; no model is asked", file=sys.stderr, flush=True)
-        return deepinfra_min.main(argv)
+        return dim.main(argv)
 
 
 if __name__ == "__main__":
@@ -362,2034 +434,95 @@ for name in list(os.environ):
     if name.upper().startswith("DEEPINFRA_") or name.upper().endswith("_PROXY"):
         del os.environ[name]
 sys.setswitchinterval(0.0005)  # servers and clients take turns, in threads of this one process
-# macOS can't ask for proxies in a fork, and coverage does not see what ends by os._exit.
-FORKS = (hasattr(os, "fork") and sys.platform != "darwin"
-         and not any(name.startswith("COVERAGE_") for name in os.environ))
 
 
-def beside(test: Any) -> Any:
-    """Have a slow test run beside the others, in one forked process, where a system can fork."""
-    test.is_beside = FORKS
-    return test
-
-
-@contextlib.contextmanager
-def running_beside(items: List[Any], folder: Path) -> Iterator[None]:
-    """Start the tests that are to run beside others; let pytest come to them last, and wait.
-
-    They have no fixture but the folder of the command's runs.
-    """
-    items[1:] = sorted(items[1:], key=lambda item: getattr(item.obj, "is_beside", False))
-    items = [item for item in items if getattr(item.obj, "is_beside", False)]
-    if len(items) < 20:  # chosen ones are easier to debug as they are
-        yield
-        return
-    source, target = os.pipe()
-    pid = os.fork()
-    for item in items if not pid else ():
-        failure = ""
-        try:
-            item.function(**{
-                name: folder if name == "folder" else item.callspec.params[name]
-                for name in inspect.signature(item.function).parameters})
-        except BaseException:  # pytest's own are no Exceptions
-            failure = traceback.format_exc()
-        os.write(target, json.dumps([item.name, failure]).encode() + b"\n")
-    if not pid:
-        os._exit(0)
-    os.close(target)
-    lines = os.fdopen(source, encoding="utf-8")
-    failures: Dict[str, str] = {}
-
-    def look(*names: str, **options: Any) -> None:
-        name, = names
-        while name not in failures:
-            line = lines.readline()
-            assert line, "the process beside died"
-            failures.update([json.loads(line)])
-        assert failures[name] == ""
-
-    for item in items:
-        item.obj = functools.partial(look, item.name)
-    with lines:
-        yield
-        os.kill(pid, signal.SIGKILL)  # where it is not done, nobody waits for it any more
-        os.waitpid(pid, 0)
-
-
-# ---- Errors and data objects ---------------------------------------------------------------------
-
-DIM = deepinfra_min  # short, for the tables of error classes
-
-
-@contextlib.contextmanager
-def served(*answers: Answer, **options: Any) -> Iterator[Tuple[Server, Client]]:
-    """Yield a server that gives the answers, and a client of it that tries once."""
-    with Server(*answers) as server, server.client(**{"max_retries": 0, **options}) as client:
-        yield server, client
+def table(rows: Dict[str, Any]) -> List[Any]:
+    """Return the parameters of a test: a table's rows, under their names."""
+    return [
+        pytest.param(*(row if isinstance(row, tuple) else (row,)), id=name)
+        for name, row in rows.items()
+    ]
 
 
 def chat_error(wire: Answer, **options: Any) -> Any:
     """Return the error that chat() raises for an answer."""
-    with served(wire, **options) as (_, client), pytest.raises(DIM.DeepInfraError) as caught:
+    with served(wire, **options) as (_, client), pytest.raises(dim.DeepInfraError) as caught:
         client.chat("Hi")
     return caught.value
 
 
 def stream_error(wire: Answer, **options: Any) -> Any:
     """Return the error that collect() raises for a streamed answer."""
-    with served(wire, **options) as (_, client), pytest.raises(DIM.DeepInfraError) as caught:
+    with served(wire, **options) as (_, client), pytest.raises(dim.DeepInfraError) as caught:
         collect(client.stream("Hi"))
     return caught.value
 
 
-def named(table: Dict[str, Any]) -> List[Any]:
-    """Return a table's rows as the parameters of a test, under their names."""
-    return [pytest.param(*row, id=name) for name, row in table.items()]
-
-
-def then_close(wire: bytes) -> Answer:
-    """Return an answer after which the server closes the connection, whatever the bytes say."""
-    return lambda sock, request: sock.sendall(wire)
-
-
-def await_close(sock: socket.socket, request: Optional[Request] = None) -> bool:
-    """Wait until the client closes the connection."""
-    while sock.recv(65536):
-        pass
-    return False
-
-
-def raise_configuration_error() -> None:
-    Client("caf\u00e9")
-
-
-def raise_connection_error() -> None:
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        url = f"http://127.0.0.1:{unused.getsockname()[1]}"
-        Client("", base_url=url, max_retries=0).chat("Hi")
-
-
-def raise_rate_limit_error() -> None:
-    error = {"message": "Model busy", "code": "engine_overloaded", "param": "model", "type": "busy"}
-    headers = ("Retry-After: 7", "X-Request-Id: r-1")
-    raise chat_error(answer({"error": error, "more": [1]}, 429, headers=headers))
-
-
-RAISED: Dict[str, Callable[[], None]] = {
-    "ConfigurationError": raise_configuration_error,
-    "APIConnectionError": raise_connection_error,
-    "APITimeoutError": lambda: _raise(chat_error(await_close, timeout=0.05)),
-    "StreamInterruptedError": lambda: _raise(stream_error(sse_answer(delta("Hi"), done=False))),
-    "APIResponseError": lambda: _raise(chat_error(answer(b"<html>" + b"x" * 300))),
-    "APIError": lambda: _raise(chat_error(answer({"detail": "Not Found"}, 404))),
-    "AuthenticationError": lambda: _raise(chat_error(answer({"detail": "Unauthorized"}, 401))),
-    "RateLimitError": raise_rate_limit_error,
-    "ServerError": lambda: _raise(chat_error(answer(b"<h1>Bad gateway</h1>", 502))),
-}
-
-
-def _raise(error: Exception) -> None:
-    raise error
-
-
-@pytest.mark.parametrize("name", RAISED)
-def test_error_survives_pickle_and_deepcopy(name: str) -> None:
-    with pytest.raises(getattr(DIM, name)) as caught:
-        RAISED[name]()
-    error: Any = caught.value
-    assert type(error) is getattr(DIM, name)
-    travelled = [pickle.loads(pickle.dumps(error, n)) for n in range(pickle.HIGHEST_PROTOCOL + 1)]
-    for other in (*travelled, copy.copy(error), copy.deepcopy(error)):
-        assert type(other) is type(error)
-        assert (str(other), other.args, vars(other)) == (str(error), error.args, vars(error))
-        if error.partial is not None:
-            assert other.partial.raw == error.partial.raw
-
-
-@pytest.mark.parametrize("name, bases", {
-    "DeepInfraError": (Exception,),
-    "ConfigurationError": (DIM.DeepInfraError, ValueError),
-    "APIConnectionError": (DIM.DeepInfraError,),
-    "APITimeoutError": (DIM.APIConnectionError, TimeoutError),
-    "StreamInterruptedError": (DIM.APIConnectionError,),
-    "APIResponseError": (DIM.DeepInfraError,),
-    "APIError": (DIM.DeepInfraError,),
-    "AuthenticationError": (DIM.APIError,),
-    "RateLimitError": (DIM.APIError,),
-    "ServerError": (DIM.APIError,),
-}.items(), ids=lambda value: value if isinstance(value, str) else "bases")
-def test_error_classes(name: str, bases: Tuple[type, ...]) -> None:
-    assert getattr(DIM, name).__bases__ == bases
-
-
-@pytest.mark.parametrize("name, words", {
-    "ConfigurationError": "api_key.*non-ASCII.*DEEPINFRA_TOKEN.*https://deepinfra.com",
-    "APIConnectionError": r"TCP.*127\.0\.0\.1:\d+.*base URL",
-    "APITimeoutError": r"127\.0\.0\.1:\d+.*silent.*0\.05 s.*raise timeout=",
-    "StreamInterruptedError": "stream ended before.*ask again",
-    "APIResponseError": "JSON.*proxy or captive portal.*<html>",
-    "APIError": "HTTP 404: Not Found.*models",
-    "AuthenticationError": "HTTP 401: Unauthorized.*check the token",
-    "RateLimitError": "HTTP 429: Model busy.*fewer requests",
-    "ServerError": "HTTP 502: an HTML page.*try again later",
-}.items(), ids=lambda value: value.partition(".*")[0])
-def test_error_names_the_layer_and_what_to_do(name: str, words: str) -> None:
-    with pytest.raises(DIM.DeepInfraError) as caught:
-        RAISED[name]()
-    assert re.search(words, str(caught.value)), str(caught.value)
-
-
-def test_connection_error_carries_its_cause() -> None:
-    with pytest.raises(DIM.APIConnectionError) as caught:
-        raise_connection_error()
-    causes = [caught.value.__cause__]
-    while causes[-1] is not None:
-        causes.append(causes[-1].__cause__ or getattr(causes[-1], "reason", None))
-    assert any(isinstance(cause, ConnectionRefusedError) for cause in causes)
-
-
-def test_api_error_carries_what_the_answer_said() -> None:
-    with pytest.raises(DIM.RateLimitError) as caught:
-        raise_rate_limit_error()
-    error = caught.value
-    assert (error.status, error.message, error.code, error.param, error.type) == (
-        429, "Model busy", "engine_overloaded", "model", "busy")
-    assert error.body == {"error": {"message": "Model busy", "code": "engine_overloaded",
-                                    "param": "model", "type": "busy"}, "more": [1]}
-    assert (error.request_id, error.retry_after) == ("r-1", 7.0)
-    headers = {name.lower(): value for name, value in error.headers.items()}
-    assert (headers["x-request-id"], headers["content-type"]) == ("r-1", JSON_TYPE)
-
-
-RICH_CALL: Dict[str, Any] = {"id": "c1", "type": "function",
-                             "function": {"name": "f", "arguments": '{"a": 1}'}}
-RICH_LOGPROBS: Dict[str, Any] = {"content": [{"token": "Hi", "logprob": -0.5}]}
-RICH_USAGE: Dict[str, Any] = {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3,
-                              "estimated_cost": 0.5,
-              "prompt_tokens_details": {"cached_tokens": 1},
-              "completion_tokens_details": {"reasoning_tokens": 2}}
-RICH_HEAD: Dict[str, Any] = {"id": "x1", "created": 7, "model": "m", "service_tier": "flex",
-                             "usage": RICH_USAGE}
-RICH_MESSAGE: Dict[str, Any] = {"role": "assistant", "content": "Hi", "reasoning_content": "hm",
-                                "name": "n",
-                "tool_calls": [RICH_CALL], "new": 1}
-RICH_COMPLETION: Dict[str, Any] = {**RICH_HEAD, "object": "chat.completion", "newer": [2],
-                                   "choices": [
-    {"index": 0, "message": RICH_MESSAGE, "finish_reason": "stop", "logprobs": RICH_LOGPROBS}]}
-RICH_CHUNK: Dict[str, Any] = {**RICH_HEAD, "object": "chat.completion.chunk", "choices": [
-    {"index": 0, "delta": RICH_MESSAGE, "finish_reason": "stop", "logprobs": RICH_LOGPROBS}]}
-RICH_MODELS: Dict[str, Any] = {"object": "list", "data": [
-    {"id": "a/b", "owned_by": "a", "metadata": {"context_length": 9, "max_tokens": 5, "tags": ["t"],
-                                                "pricing": {"input_tokens": 0.5}}},
-    {"id": "a/c"}, {"id": "a/d", "metadata": None}, {"id": "a/e", "metadata": {}}]}
-
-
-def data_objects() -> Dict[str, Any]:
-    """Return one of each data object, as a client makes it."""
-    wires = answer(RICH_COMPLETION), sse_answer(RICH_CHUNK), answer(RICH_MODELS)
-    with served(*wires) as (_, client):
-        reply, chunk, model = client.chat("Hi"), next(client.stream("Hi")), client.models()[0]
-    call = reply.message.tool_calls[0]
-    objects = (reply, chunk, reply.choices[0], chunk.choices[0], reply.message, call, call.function,
-               reply.usage, model, next(iter_sse([b"event: e\ndata: d\n\n"])))
-    return {type(item).__name__: item for item in objects}
-
-
-def test_data_object_fields() -> None:
-    names = {name: {k: v for k, v in vars(item).items() if k != "raw"}
-             for name, item in data_objects().items()}
-    function = DIM.Function("f", '{"a": 1}')
-    call = DIM.ToolCall("c1", "function", function)
-    message = DIM.Message("assistant", "Hi", "hm", (call,), "n", None)
-    usage = DIM.Usage(1, 2, 3, 0.5, {"cached_tokens": 1}, {"reasoning_tokens": 2})
-    choice = DIM.Choice(0, message, "stop", RICH_LOGPROBS)
-    chunk_choice = DIM.ChunkChoice(0, message, "stop", RICH_LOGPROBS)
-    head = {"id": "x1", "created": 7, "model": "m", "usage": usage, "service_tier": "flex"}
-    choice_end = {"index": 0, "finish_reason": "stop", "logprobs": RICH_LOGPROBS}
-    assert names == {
-        "ChatCompletion": {**head, "object": "chat.completion", "choices": (choice,)},
-        "ChatCompletionChunk": {**head, "object": "chat.completion.chunk",
-                                "choices": (chunk_choice,)},
-        "Choice": {**choice_end, "message": message},
-        "ChunkChoice": {**choice_end, "delta": message},
-        "Message": {"role": "assistant", "content": "Hi", "reasoning_content": "hm",
-                    "tool_calls": (call,), "name": "n", "tool_call_id": None},
-        "ToolCall": {"id": "c1", "type": "function", "function": function, "index": None},
-        "Function": {"name": "f", "arguments": '{"a": 1}'},
-        "Usage": RICH_USAGE,
-        "Model": {"id": "a/b", "context_length": 9, "max_tokens": 5,
-                  "pricing": {"input_tokens": 0.5}},
-        "ServerSentEvent": {"event": "e", "data": "d"},
-    }
-
-
-def test_data_object_keeps_its_mapping_in_raw_out_of_repr_and_comparison() -> None:
-    objects = data_objects()
-    raws = {"ChatCompletion": RICH_COMPLETION, "ChatCompletionChunk": RICH_CHUNK,
-            "Choice": RICH_COMPLETION["choices"][0], "ChunkChoice": RICH_CHUNK["choices"][0],
-            "Message": RICH_MESSAGE, "ToolCall": RICH_CALL, "Function": RICH_CALL["function"],
-            "Usage": RICH_USAGE, "Model": RICH_MODELS["data"][0]}
-    for name, raw in raws.items():
-        assert objects[name].raw == raw, name
-        plain = dataclasses.replace(objects[name])  # made of its fields alone
-        assert plain.raw != raw, name
-        assert plain == objects[name], name
-        assert repr(plain) == repr(objects[name]), name
-        assert "raw" not in repr(plain), name
-
-
-def test_data_object_differs_from_another_kind_and_from_other_values() -> None:
-    assert DIM.Message("user", "a") == DIM.Message("user", "a")
-    assert DIM.Message("user", "a") != DIM.Message("user", "b")
-    assert DIM.Function() != DIM.ToolCall()
-    assert DIM.Function() != "Function()"
-    assert DIM.ToolCall("a", index=1) == DIM.ToolCall("a", index=2) != DIM.ToolCall("b", index=2)
-
-
-def test_data_object_repr_makes_it_again() -> None:
-    for item in data_objects().values():
-        assert eval(repr(item), vars(DIM)) == item
-    assert repr(DIM.Function("f", "{}")) == "Function(name='f', arguments='{}')"
-
-
-@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, *(
-    lambda item, n=n: pickle.loads(pickle.dumps(item, n))
-    for n in range(pickle.HIGHEST_PROTOCOL + 1))])
-def test_data_object_survives_pickle_and_deepcopy(copied: Callable[[Any], Any]) -> None:
-    for name, item in data_objects().items():
-        other = copied(item)
-        assert (type(other), other, repr(other)) == (type(item), item, repr(item)), name
-        assert getattr(other, "raw", None) == getattr(item, "raw", None), name
-
-
-def test_data_object_defaults() -> None:
-    assert DIM.ServerSentEvent() == DIM.ServerSentEvent(event="message", data="")
-    assert DIM.Message().tool_calls == ()
-    assert (DIM.ChatCompletion().text, DIM.ChatCompletionChunk().text) == ("", "")
-    assert DIM.ChatCompletion().message.content in ("", None)
-
-
-@pytest.mark.parametrize("choices, text", [
-    ([], ""), (None, ""), ([{}], ""), ([{"message": None, "delta": None}], ""),
-    ([{"message": {"content": None}, "delta": {"content": None}}], ""),
-    ([{"message": {"content": "a"}, "delta": {"content": "a"}}, {"index": 1}], "a"),
-], ids=["none", "null", "empty", "null message", "null content", "first of two"])
-def test_text_is_the_first_content(choices: Any, text: str) -> None:
-    chunk = {"choices": choices, "usage": {"total_tokens": 1}}
-    with served(answer({"choices": choices}), sse_answer(chunk)) as (_, client):
-        assert client.chat("Hi").text == text
-        assert [chunk.text for chunk in client.stream("Hi")] == [text]
-
-
-# ---- Requests ------------------------------------------------------------------------------------
-
-
-class Canned(urllib.request.BaseHandler):
-    """Gives answers to a client without a network, which is quick, and keeps the requests."""
-
-    def __init__(self, wire: bytes = answer(completion())) -> None:
-        self.wire = wire
-        self.requests: List[Any] = []
-
-    def http_open(self, request: Any) -> Any:
-        self.requests.append(request)
-        response = http.client.HTTPResponse(FakeSocket(self.wire))  # type: ignore[arg-type]
-        response.begin()
-        response.msg = response.reason  # type: ignore[assignment]  # as urllib has it
-        return response
-
-    https_open = http_open
-
-    def client(self, token: Optional[str] = "t", **options: Any) -> Client:
-        opener = urllib.request.OpenerDirector()  # without the TLS context of urllib's default one
-        for handler in (self, urllib.request.HTTPErrorProcessor(),
-                        urllib.request.HTTPDefaultErrorHandler()):
-            opener.add_handler(handler)
-        return Client(token, opener=opener, **{"max_retries": 0, **options})
-
-
-class FakeSocket:
-    """As much of a socket as http.client reads an answer from."""
-
-    def __init__(self, data: bytes) -> None:
-        self.makefile = lambda mode: io.BytesIO(data)
-
-
-def sent(messages: Any, **params: Any) -> Any:
-    """Return the JSON that chat() sends."""
-    with served(answer(completion())) as (server, client):
-        client.chat(messages, **params)
-    return server.requests[0].json
-
-
-def test_constants() -> None:
-    assert DIM.DEFAULT_BASE_URL == "https://api.deepinfra.com/v1/openai"
-    assert DIM.DEFAULT_MODEL == "deepseek-ai/DeepSeek-R1"
-    assert re.fullmatch(r"\d+(\.\d+)+\S*", DIM.__version__)
-
-
-def test_request_goes_to_the_default_url_with_the_default_model() -> None:
-    canned = Canned()
-    canned.client(TOKEN).chat("Hi")
-    request, = canned.requests
-    assert (request.get_method(), request.full_url, json.loads(request.data)) == (
-        "POST", DIM.DEFAULT_BASE_URL + "/chat/completions",
-        {"model": DIM.DEFAULT_MODEL, "messages": [{"role": "user", "content": "Hi"}]})
-    assert request.get_header("Authorization") == f"Bearer {TOKEN}"
-
-
-USER: Dict[str, Any] = {"role": "user", "content": "Hi"}
-PARTS = [{"type": "text", "text": "?"}, {"type": "image_url", "image_url": {"url": "data:x"}}]
-CALL = DIM.ToolCall("c1", "function", DIM.Function("f", "{not JSON"))
-WIRE_CALL: Dict[str, Any] = {"id": "c1", "type": "function",
-                             "function": {"name": "f", "arguments": "{not JSON"}}
-
-
-@pytest.mark.parametrize("messages, wire", named({
-    "string": ("Hi", [USER]),
-    "empty string": ("", [{"role": "user", "content": ""}]),
-    "list": ([{"role": "system", "content": "S"}, USER],
-             [{"role": "system", "content": "S"}, USER]),
-    "tuple": ((USER,), [USER]),
-    "no messages": ([], []),
-    "mapping passed through": ([{"role": "x", "content": None, "new": [None, {"a": None}]}],
-                               [{"role": "x", "content": None, "new": [None, {"a": None}]}]),
-    "parts": ([{"role": "user", "content": PARTS}], [{"role": "user", "content": PARTS}]),
-    "Message": ([DIM.Message("user", "Hi")], [USER]),
-    "Message of parts": ([DIM.Message("user", PARTS)], [{"role": "user", "content": PARTS}]),
-    "Message with all": (
-        [DIM.Message("assistant", "Hi", "hm", (CALL,), "n", "c0")],
-        [{"role": "assistant", "content": "Hi", "reasoning_content": "hm",
-          "tool_calls": [WIRE_CALL],
-          "name": "n", "tool_call_id": "c0"}]),
-    "null beside tool calls": (
-        [DIM.Message("assistant", tool_calls=(CALL,))],
-        [{"role": "assistant", "content": None, "tool_calls": [WIRE_CALL]}]),
-    "tool result": ([DIM.Message("tool", "4", tool_call_id="c1")],
-                    [{"role": "tool", "content": "4", "tool_call_id": "c1"}]),
-    "empty content stays": ([DIM.Message("assistant", "")], [{"role": "assistant", "content": ""}]),
-    "mixed": ([USER, DIM.Message("assistant", "Yes"), USER],
-              [USER, {"role": "assistant", "content": "Yes"}, USER]),
-    "half a surrogate pair": ("\ud83d", [{"role": "user", "content": "\ud83d"}]),
-}))
-def test_messages_on_the_wire(messages: Any, wire: List[Any]) -> None:
-    assert sent(messages)["messages"] == wire
-
-
-def test_conversation_continues_with_the_reply_tool_calls_and_all() -> None:
-    calls = completion(None, "tool_calls", tool_calls=[RICH_CALL], reasoning_content="hm",
-                       name=None)
-    streamed = sse_answer(
-        delta(tool_calls=[{"index": 0, **RICH_CALL}], reasoning_content="hm"),
-        delta(finish_reason="tool_calls"))
-    wires = []
-    for wire in (answer(calls), streamed):
-        with served(wire, answer(completion("4"))) as (server, client):
-            messages: List[Any] = [USER]
-            reply = client.chat(messages) if wire != streamed else collect(client.stream(messages))
-            messages += [reply.message, {"role": "tool", "content": "4", "tool_call_id": "c1"}]
-            assert client.chat(messages).text == "4"
-            wires.append(server.requests[1].json["messages"])
-    assert wires[0] == [
-        USER,
-        {"role": "assistant", "content": None, "reasoning_content": "hm",
-         "tool_calls": [RICH_CALL]},
-        {"role": "tool", "content": "4", "tool_call_id": "c1"}]
-    assert wires[1] == wires[0]
-
-
-def test_params_pass_unchecked_and_none_is_left_out() -> None:
-    params = {"temperature": 99, "stop": None, "seed": 0, "n": False, "nonsense": {"a": [None]},
-              "max_tokens": None, "user": ""}
-    assert sent("Hi", model="m", **params) == {
-        "model": "m", "messages": [USER], "temperature": 99, "seed": 0, "n": False,
-        "nonsense": {"a": [None]}, "user": ""}
-
-
-def test_params_of_a_stream_pass_likewise() -> None:
-    with served(sse_answer(delta("Hi", "stop"))) as (server, client):
-        list(client.stream("Hi", model="m", stop=None, stream_options={"include_usage": True}))
-    assert server.requests[0].json == {"model": "m", "messages": [USER], "stream": True,
-                                       "stream_options": {"include_usage": True}}
-
-
-@pytest.mark.parametrize("value", [True, False])
-def test_chat_refuses_stream_and_points_to_the_method(value: bool) -> None:
-    with served(answer(completion())) as (server, client):
-        with pytest.raises((TypeError, ValueError), match=r"stream\(\)"):
-            client.chat("Hi", stream=value)
-        assert server.requests == []
-
-
-T1, T2, T3 = "DEEPINFRA_TOKEN", "DEEPINFRA_API_KEY", "DEEPINFRA_API_TOKEN"
-PRINTABLE = "".join(map(chr, range(33, 127)))
-
-
-@pytest.mark.parametrize("api_key, environment, token", named({
-    "argument": ("a", {T1: "b", T2: "c", T3: "d"}, "a"),
-    "first variable": (None, {T1: "b", T2: "c", T3: "d"}, "b"),
-    "second variable": (None, {T2: "c", T3: "d"}, "c"),
-    "third variable": (None, {T3: "d"}, "d"),
-    "set but empty is not set": (None, {T1: "", T2: "c"}, "c"),
-    "none": (None, {}, None),
-    "none on purpose": ("", {T1: "b", T2: "c"}, None),
-    "white space": (" \t a\n", {}, "a"),
-    "CR LF from a file": (None, {T1: "b\r\n"}, "b"),
-    "double quotes": (None, {T1: '"b"'}, "b"),
-    "single quotes": (None, {T1: "'b'"}, "b"),
-    "white space within and around quotes": (None, {T1: ' " b "\r\n'}, "b"),
-    "jwt": ("jwt:a.b-c_d~+/=", {}, "jwt:a.b-c_d~+/="),
-    "all of ASCII": (PRINTABLE, {}, PRINTABLE),
-}))
-def test_token_source(api_key: Any, environment: Dict[str, str], token: Optional[str],
-                      monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    with served(answer(completion()), api_key=api_key) as (server, client):
-        for name in environment:  # read when the client was made
-            monkeypatch.setenv(name, "later")
-        client.chat("Hi")
-    expected = None if token is None else f"Bearer {token}"
-    assert server.requests[0].headers.get("authorization") == expected
-
-
-@pytest.mark.parametrize("source", ["api_key", T1, T2, T3])
-def test_token_malformed_names_its_source_and_is_not_shown(
-        source: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    for bad in ("\u00e9", "\u2028", "\n", "\r\nX: y", "\t", "\x00", "\x7f", "\x1b", "\u20ac"):
-        token = f"sk-secret{bad}0123"
-        if source != "api_key":
-            if bad == "\x00":  # which no environment can hold
-                continue
-            monkeypatch.setenv(source, token)
-        with pytest.raises(DIM.ConfigurationError) as caught:
-            Client(token if source == "api_key" else None)
-        error: Any = caught.value
-        assert source in str(error)
-        seen = [error, error.__cause__, error.__context__]
-        for text in map(repr, [str(error), vars(error), *seen, *(vars(e) for e in seen if e)]):
-            assert "secret" not in text
-            assert "0123" not in text
-
-
-@pytest.mark.parametrize("url", [
-    "https://api.deepinfra.com/v1/openai", "http://192.168.1.2/v1", "http://localhost.example.com",
-    "http://127.0.0.1.example.com", "http://[2001:db8::1]", "http://0x7f.example"])
-def test_token_missing_names_the_variable_and_where_to_get_one(url: str) -> None:
-    with pytest.raises(DIM.ConfigurationError, match=r"DEEPINFRA_TOKEN.*https://deepinfra\.com/"):
-        Client(base_url=url)
-    with pytest.raises(DIM.ConfigurationError, match="DEEPINFRA_TOKEN"):
-        Client()
-
-
-@pytest.mark.parametrize("host", ["localhost", "LOCALHOST", "127.0.0.1", "127.8.9.10", "[::1]"])
-def test_token_is_not_needed_on_loopback_and_may_go_there_over_http(host: str) -> None:
-    for token, header in ((None, None), ("t", "Bearer t")):
-        canned = Canned()
-        canned.client(token, base_url=f"http://{host}:8000/v1").chat("Hi")
-        assert canned.requests[0].get_header("Authorization") == header
-
-
-@pytest.mark.parametrize("url", [
-    "http://api.deepinfra.com/v1/openai", "HTTP://192.168.1.2", "http://localhost.example.com",
-    "http://127.0.0.1.example.com", "http://128.0.0.1", "http://127.0.0.1@example.com",
-    "http://example.com#@localhost", "http://example.com?@127.0.0.1", "http://[::2]",
-    "http://\\127.0.0.1", "http://example.com\\@127.0.0.1"])
-def test_token_goes_over_plain_http_nowhere_else(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(DIM.ConfigurationError) as caught:
-        Client(TOKEN, base_url=url)
-    assert TOKEN not in repr(vars(caught.value)) + str(caught.value)
-    monkeypatch.setenv("DEEPINFRA_TOKEN", TOKEN)
-    with pytest.raises(DIM.ConfigurationError):
-        Client(base_url=url)
-
-
-def test_plain_http_elsewhere_is_fine_without_a_token() -> None:
-    canned = Canned()
-    canned.client("", base_url="http://192.168.1.2:8000/v1").chat("Hi")
-    assert canned.requests[0].full_url == "http://192.168.1.2:8000/v1/chat/completions"
-    assert canned.requests[0].get_header("Authorization") is None
-
-
-@pytest.mark.parametrize("url", [
-    "file:///etc/passwd", "ftp://localhost/v1", "data:application/json,{}", "ws://localhost",
-    "api.deepinfra.com/v1/openai", "localhost:8000", "//localhost", "/v1/openai", "https://",
-    "https:///v1", "https:api.deepinfra.com", "http://[::1",
-    "https://api.deepinfra.com:x",
-    "https://api.deepinfra.com:99999", "https://a b.com", "https://a.com/\r\nX: y", "nonsense"])
-def test_base_url_refused(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(DIM.ConfigurationError):
-        Client(TOKEN, base_url=url)
-    monkeypatch.setenv("DEEPINFRA_BASE_URL", url)
-    with pytest.raises(DIM.ConfigurationError, match="DEEPINFRA_BASE_URL"):
-        Client(TOKEN)
-
-
-@pytest.mark.parametrize("host",
-                         ["[1]", "[:::]", "[fe80::1%25eth0]", "a..b", "-", "x" * 64, "[v1.x]"])
-def test_base_url_of_an_odd_host_is_refused_or_taken(host: str) -> None:
-    with contextlib.suppress(DIM.ConfigurationError):  # each Python has a view of its own
-        assert isinstance(Client(TOKEN, base_url=f"https://{host}/v1"), Client)
-
-
-@pytest.mark.parametrize("argument, environment, expected", named({
-    "default": (None, None, DIM.DEFAULT_BASE_URL),
-    "variable": (None, "https://b.example/v1", "https://b.example/v1"),
-    "argument": ("https://a.example/v1", "https://b.example/v1", "https://a.example/v1"),
-    "slash at the end": ("https://a.example/v1/", None, "https://a.example/v1"),
-    "no path": ("https://a.example", None, "https://a.example"),
-    "port": ("http://localhost:8000", None, "http://localhost:8000"),
-    "upper case": ("HTTPS://a.example", None, "https://a.example"),
-}))
-def test_base_url_source(argument: Any, environment: Any, expected: str,
-                         monkeypatch: pytest.MonkeyPatch) -> None:
-    if environment:
-        monkeypatch.setenv("DEEPINFRA_BASE_URL", environment)
-    canned = Canned()
-    client = canned.client(base_url=argument)
-    monkeypatch.setenv("DEEPINFRA_BASE_URL", "https://later.example")
-    client.chat("Hi")
-    scheme, _, rest = canned.requests[0].full_url.partition(":")
-    assert f"{scheme.lower()}:{rest}" == expected + "/chat/completions"
-
-
-@pytest.mark.parametrize("path", [
-    "http://127.0.0.1:{port}/x", "//127.0.0.1:{port}/x", "@127.0.0.1:{port}/x", ":{port}/x",
-    "/../x", "\\\\127.0.0.1:{port}\\x"])
-def test_request_path_leads_to_no_other_server(path: str) -> None:
-    with Server(answer({})) as other, served(answer({"ok": 1})) as (server, client):
-        with contextlib.suppress(DIM.DeepInfraError, ValueError):
-            assert client.request("GET", path.format(port=other.port)) == {"ok": 1}
-        assert other.requests == []
-        assert all(request.path.startswith("/v1/openai/") for request in server.requests)
-
-
-@pytest.mark.parametrize("method, path", [
-    ("GET", "/x HTTP/1.1\r\nX-Evil: 1"), ("GET /x HTTP/1.1\r\nX-Evil: 1\r\n\r\nGET", "/x"),
-    ("GET", "/x\r\n\r\nGET /y"), ("GET", "/\u00e9 \x00\x7f")])
-def test_request_line_takes_no_further_lines(method: str, path: str) -> None:
-    with served(answer({"ok": 1})) as (server, client):
-        with contextlib.suppress(DIM.DeepInfraError, ValueError):
-            assert client.request(method, path) == {"ok": 1}
-        assert all("x-evil" not in request.headers for request in server.requests)
-        assert len(server.requests) <= 1
-
-
-def test_request_of_any_endpoint() -> None:
-    with served(answer({"data": [1, None]}), answer([2])) as (server, client):
-        payload = {"input": "a", "x": None}
-        assert client.request("POST", "/embeddings", payload) == {"data": [1, None]}
-        assert client.request("DELETE", "files/a b?c=d&e=%20") == [2]
-    first, second = server.requests
-    assert (first.method, first.path, first.json) == (
-        "POST", "/v1/openai/embeddings", payload)
-    assert (second.method, second.path, second.body) == (
-        "DELETE", "/v1/openai/files/a%20b?c=d&e=%20", b"")
-
-
-def test_user_agent_is_our_own() -> None:
-    with served(answer(completion())) as (server, client):
-        client.chat("Hi")
-    agent = server.requests[0].headers["user-agent"]
-    assert agent.startswith(f"deepinfra_min/{DIM.__version__} ")
-    assert f"Python/{platform.python_version()}".startswith(agent.split()[1])
-
-
-def test_models() -> None:
-    with served(answer(RICH_MODELS), answer({"data": None}), answer({})) as (server, client):
-        models = client.models()
-        assert client.models() == client.models() == []
-    assert models == [DIM.Model("a/b", 9, 5, {"input_tokens": 0.5}), DIM.Model("a/c"),
-                      DIM.Model("a/d"), DIM.Model("a/e")]
-    assert [model.raw for model in models] == RICH_MODELS["data"]
-    request = server.requests[0]
-    assert (request.method, request.path, request.body) == ("GET", "/v1/openai/models", b"")
-    assert request.headers["authorization"] == f"Bearer {TOKEN}"
-
-
-@pytest.mark.parametrize("close", [Client.close, lambda client: client.__exit__(None, None, None)],
-                         ids=["close", "exit"])
-def test_close_closes_the_connections_and_the_client_can_go_on(close: Any) -> None:
-    with Server(answer(completion())) as server:
-        client = server.client()
-        client.chat("Hi")
-        assert server.closed == 0
-        close(client)
-        assert server.wait_closed()
-        assert client.chat("Hi").text == "Hi"
-        with client as same:
-            assert same is client
-        assert server.wait_closed(2)
-
-
-# ---- The documented exchanges, through a server --------------------------------------------------
-
-both_models = pytest.mark.parametrize("model", SEED_MODELS)
-
-
-def documented_request(request: Request, model: str, payload: Dict[str, Any]) -> bool:
-    """Return whether a request is the documented curl line's."""
-    headers = {name: request.headers.get(name) for name in ("content-type", "authorization")}
-    return (request.method, request.path, request.json, headers) == (
-        "POST", "/v1/openai/chat/completions", {**payload, "model": model},
-        {"content-type": "application/json", "authorization": f"Bearer {TOKEN}"})
-
-
-@both_models
-def test_documented_hello(model: str) -> None:
-    text = documented(SEED_HELLO_ANSWER, model)
-    with served(answer(text.encode())) as (server, client):
-        reply = client.chat("Hello!", model=model)
-    assert documented_request(server.requests[0], model, SEED_HELLO_REQUEST)
-    content = (" Hello! It's nice to meet you. Is there something I can help you with or would you "
-               "like to chat for a bit?")
-    assert reply == DIM.ChatCompletion(
-        "chatcmpl-guMTxWgpFf", "chat.completion", 1694623155, model,
-        (DIM.Choice(0, DIM.Message("assistant", content), "stop"),),
-        DIM.Usage(15, 16, 31, 0.0000268))
-    assert (reply.text, reply.raw) == (content, json.loads(text))
-
-
-@both_models
-def test_documented_conversation(model: str) -> None:
-    text = documented(SEED_LAMB_ANSWER, model)
-    system, *turns = SEED_LAMB_REQUEST["messages"]
-    with served(answer(text.encode())) as (server, client):
-        reply = client.chat([system, *(DIM.Message(**turn) for turn in turns)], model=model)
-    assert documented_request(server.requests[0], model, SEED_LAMB_REQUEST)
-    content = ("Sous le Sable, my friend! It's an ancient technique that's been used for centuries "
-               "in the Middle East and North Africa. The name itself...")
-    assert reply == DIM.ChatCompletion(
-        "chatcmpl-b23a3fb60cde42ce8f24bb980b4dee87", "chat.completion", 1715688169, model,
-        (DIM.Choice(0, DIM.Message("assistant", content), "stop"),),
-        DIM.Usage(149, 338, 487, 0.00035493))
-    assert (reply.text, reply.raw) == (content, json.loads(text))
-
-
-def documented_stream(model: str, done: bool) -> bytes:
-    lines = [documented(line, model) for line in SEED_STREAM_LINES] + ["data: [DONE]"] * done
-    return "".join(line + "\n\n" for line in lines).encode()
-
-
-def documented_chunks(model: str) -> List[Any]:
-    def chunk(part: Any, finish_reason: Optional[str]) -> Any:
-        return DIM.ChatCompletionChunk(
-            "Rc5hsIPHOSfMP3rNSFUw9tfR", "chat.completion.chunk", 1694623354, model,
-            (DIM.ChunkChoice(0, part, finish_reason),))
-    texts = [" ", " Hi", "!", "", "</s>"]
-    return [*(chunk(DIM.Message("assistant", text), None) for text in texts),
-            chunk(DIM.Message(), "stop")]
-
-
-@both_models
-@pytest.mark.parametrize("done", [True, False], ids=["with [DONE]", "without [DONE]"])
-@pytest.mark.parametrize("chunks", [None, 1, 100, 65536],
-                         ids=["whole", "bytes", "100", "one chunk"])
-@beside
-def test_documented_stream(model: str, done: bool, chunks: Optional[int]) -> None:
-    wire = answer(documented_stream(model, done), type=SSE_TYPE, chunks=chunks)
-    with served(wire) as (server, client):
-        streamed = list(client.stream("Hello!", model=model))
-        whole = collect(client.stream("Hello!", model=model))
-    assert documented_request(server.requests[0], model, SEED_STREAM_REQUEST)
-    assert streamed == documented_chunks(model)
-    assert [chunk.text for chunk in streamed] == [" ", " Hi", "!", "", "</s>", ""]
-    raws = [json.loads(documented(line, model)[6:]) for line in SEED_STREAM_LINES]
-    assert [chunk.raw for chunk in streamed] == raws
-    assert [chunk.choices[0].raw for chunk in streamed] == [raw["choices"][0] for raw in raws]
-    assert [chunk.choices[0].delta.raw for chunk in streamed] == [
-        raw["choices"][0]["delta"] for raw in raws]
-    assert whole == DIM.ChatCompletion(
-        "Rc5hsIPHOSfMP3rNSFUw9tfR", "chat.completion", 1694623354, model,
-        (DIM.Choice(0, DIM.Message("assistant", "  Hi!</s>"), "stop"),))
-
-
-# ---- Responses and errors ------------------------------------------------------------------------
-
-
-def whole(*choices: Any, **fields: Any) -> Any:
-    return DIM.ChatCompletion(choices=choices, **fields)
-
-
-def one(content: Optional[str] = "Hi", **fields: Any) -> Any:
-    """Return an answer with nothing but one message."""
-    return whole(DIM.Choice(0, DIM.Message("assistant", content, **fields)))
-
-
-def message(value: Any) -> Dict[str, Any]:
-    return {"choices": [{"message": value}]}
-
-
-@pytest.mark.parametrize("payload, expected", named({
-    "nothing": ({}, whole()),
-    "all null": (dict.fromkeys(["id", "object", "created", "model", "choices", "usage", "error",
-                                "service_tier"]), whole()),
-    "unknown fields": ({"new": {"a": 1},
-                        "choices": [{"new": 1, "message": {"content": "Hi", "new": 2}}]},
-                       one()),
-    "no choices": ({"id": "x", "choices": []}, whole(id="x")),
-    "empty choice": ({"choices": [{}]}, one(None)),
-    "null message": (message(None), one(None)),
-    "empty message": (message({}), one(None)),
-    "null fields": (message({"role": None, "content": None, "tool_calls": None, "name": None,
-                             "reasoning_content": None}), one(None)),
-    "null in a choice": ({"choices": [{"index": None, "message": {"content": "Hi"},
-                                       "finish_reason": None, "logprobs": None}]}, one()),
-    "empty content": (message({"content": ""}), one("")),
-    "no tool calls": (message({"content": "Hi", "tool_calls": []}), one()),
-    "bare tool call": (message({"tool_calls": [{}]}), one(None, tool_calls=(DIM.ToolCall(),))),
-    "tool call of nulls": (
-        message({"tool_calls": [{"id": None, "type": None, "function": None}]}),
-        one(None, tool_calls=(DIM.ToolCall(None, "function", DIM.Function(None, "")),))),
-    "function of nulls": (
-        message({"tool_calls": [{"function": {"name": None, "arguments": None}}]}),
-        one(None, tool_calls=(DIM.ToolCall(),))),
-    "invalid arguments": (message({"tool_calls": [WIRE_CALL]}), one(None, tool_calls=(CALL,))),
-    "strange finish reason": ({"choices": [{"finish_reason": "tired", "index": 3}]}, whole(
-        DIM.Choice(3, DIM.Message("assistant"), "tired"))),
-    "empty usage": ({"usage": {}}, whole(usage=DIM.Usage())),
-    "usage with nulls": ({"usage": {"prompt_tokens": None, "prompt_tokens_details": None,
-                                    "new": 1}},
-                         whole(usage=DIM.Usage())),
-    "null error": ({"error": None, **message({"content": "Hi"})}, one()),
-    "other model": ({"model": "n", "object": "new"}, whole(model="n", object="new")),
-    "escapes": (message({"content": "\u2028\x00\ud83d\"\\"}), one("\u2028\x00\ud83d\"\\")),
-}))
-@beside
-def test_response_is_parsed_tolerantly(payload: Any, expected: Any) -> None:
-    with served(answer(payload)) as (_, client):
-        reply = client.chat("Hi")
-    assert (reply, reply.raw) == (expected, payload)
-
-
-CALLS = "choices[0].message.tool_calls"
-WRONG_SHAPES: Dict[str, Tuple[Any, str]] = {
-    "array for the answer": ([], "the answer: expected an object, got list"),
-    "string for the answer": ("Hi", "the answer: expected an object, got str"),
-    "number for the answer": (1.5, "the answer: expected an object, got float"),
-    "choices object": ({"choices": {}}, "choices: expected an array, got dict"),
-    "choices string": ({"choices": "Hi"}, "choices: expected an array, got str"),
-    "choice string": ({"choices": ["Hi"]}, "choices[0]: expected an object, got str"),
-    "choice null": ({"choices": [None]}, "choices[0]: expected an object, got NoneType"),
-    "second choice": ({"choices": [{}, []]}, "choices[1]: expected an object, got list"),
-    "index string": ({"choices": [{"index": "0"}]},
-                     "choices[0].index: expected an integer, got str"),
-    "index array": ({"choices": [{"index": []}]},
-                    "choices[0].index: expected an integer, got list"),
-    "message string": (message("Hi"), "choices[0].message: expected an object, got str"),
-    "message array": (message([]), "choices[0].message: expected an object, got list"),
-    "message false": (message(False), "choices[0].message: expected an object, got bool"),
-    "content object": (message({"content": {}}),
-                       "choices[0].message.content: expected a string, got dict"),
-    "content number": (message({"content": 0}),
-                       "choices[0].message.content: expected a string, got int"),
-    "reasoning array": (message({"reasoning_content": ["x"]}),
-                        "choices[0].message.reasoning_content: expected a string, got list"),
-    "tool calls object": (message({"tool_calls": {}}), CALLS + ": expected an array, got dict"),
-    "tool call string": (message({"tool_calls": [{}, "f"]}),
-                         CALLS + "[1]: expected an object, got str"),
-    "function string": (message({"tool_calls": [{"function": "f"}]}),
-                        CALLS + "[0].function: expected an object, got str"),
-    "arguments object": (message({"tool_calls": [{"function": {"arguments": {"a": 1}}}]}),
-                         CALLS + "[0].function.arguments: expected a string, got dict"),
-    "logprobs array": ({"choices": [{"logprobs": [1]}]},
-                       "choices[0].logprobs: expected an object, got list"),
-    "usage array": ({"usage": [1]}, "usage: expected an object, got list"),
-    "usage details": ({"usage": {"prompt_tokens_details": 1}},
-                      "usage.prompt_tokens_details: expected an object, got int"),
-}
-
-
-@pytest.mark.parametrize("payload, place", named(WRONG_SHAPES))
-@beside
-def test_response_of_a_wrong_shape_says_where(payload: Any, place: str) -> None:
-    error = chat_error(answer(payload))
-    assert (type(error), error.args) == (DIM.APIResponseError, (place,))
-    assert error.body == json.dumps(payload)[:200]
-
-
-@pytest.mark.parametrize("payload, place", named(WRONG_SHAPES))
-@beside
-def test_chunk_of_a_wrong_shape_says_where(payload: Any, place: str) -> None:
-    text = json.dumps(payload).replace('"message"', '"delta"')
-    error = stream_error(sse_answer(delta("Hi"), text))
-    place = place.replace(".message", ".delta")
-    assert (type(error), error.args[0]) == (DIM.APIResponseError, place)
-    assert error.partial.text == "Hi"
-
-
-@pytest.mark.parametrize("payload, place", named({
-    "answer": ([], "the answer: expected an object, got list"),
-    "data": ({"data": {}}, "data: expected an array, got dict"),
-    "model": ({"data": [{}, "m"]}, "data[1]: expected an object, got str"),
-    "metadata": ({"data": [{"metadata": ["x"]}]}, "data[0].metadata: expected an object, got list"),
-    "pricing": ({"data": [{"metadata": {"pricing": 1}}]},
-                "data[0].metadata.pricing: expected an object, got int"),
-}))
-def test_models_of_a_wrong_shape_say_where(payload: Any, place: str) -> None:
-    with served(answer(payload)) as (_, client), pytest.raises(DIM.APIResponseError) as caught:
-        client.models()
-    assert caught.value.args == (place,)
-
-
-@pytest.mark.parametrize("body", [
-    b"<html><body>Welcome to the hotel</body></html>" * 9, b"", b" ", b"Hi", b'{"id": "x"',
-    b"{'id': 1}",
-    b'{"a": 1} {"b": 2}', b"data: {}\n\n", b"\xff\xfe", b"\x1f\x8b\x08\x00", b"\x80" * 300, b"NULL",
-    b'{"a":\x00}', b"null", b"true"], ids=repr)
-def test_response_that_is_no_json_object_shows_its_first_characters(body: bytes) -> None:
-    error = chat_error(answer(body))
-    assert type(error) is DIM.APIResponseError
-    assert error.body in (body.decode("utf-8", "replace")[:200], "null")
-    assert error.body[:20] in str(error) or not error.body.isprintable()
-    assert len(str(error)) < 2000
-
-
-# The bodies that the API has been seen to send with an error, and the words in them.
-ERROR_BODIES: Dict[str, Tuple[int, Any, str]] = {
-    "not authenticated": (401, {"error": {"message": "Not authenticated", "param": None,
-                                          "type": "invalid_request_error", "code": None}},
-                          "Not authenticated"),
-    "unauthorized": (401, {"detail": "Unauthorized"}, "Unauthorized"),
-    "payment": (402, {"detail": {"error": "Add a payment method"}}, "Add a payment method"),
-    "unknown model": (404, {"detail": {"error": "The model `x` does not exist"}},
-                      "The model `x` does not exist"),
-    "wrong path": (404, {"detail": "Not Found"}, "Not Found"),
-    "no tools": (405, {"error": {"message": "Tool calling is not supported for model: x",
-                                 "param": "tools"}}, "Tool calling is not supported for model: x"),
-    "error string": (400, {"error": "context exceeded"}, "context exceeded"),
-    "message alone": (400, {"message": "context exceeded"}, "context exceeded"),
-    "busy": (429, {"error": {"message": "Model busy, retry later", "code": "engine_overloaded"}},
-             "Model busy, retry later"),
-    "plain text": (503, b" upstream timed out\n", "upstream timed out"),
-    "JSON string": (500, b'"overloaded"', "overloaded"),
-    "unicode": (400, {"error": {"message": "caf\u00e9 \u2028 \U0001f600"}},
-                "caf\u00e9 \u2028 \U0001f600"),
-}
-
-
-@pytest.mark.parametrize("status, body, words", named(ERROR_BODIES))
-def test_error_body_yields_its_human_message(status: int, body: Any, words: str) -> None:
-    error = chat_error(answer(body, status))
-    assert (error.status, error.message) == (status, words)
-    assert words in str(error)
-    assert f"HTTP {status}" in str(error)
-
-
-def test_error_body_of_validation_yields_places_and_words() -> None:
-    items = [{"loc": ["body", "temperature"], "msg": "too high", "type": "value_error"},
-             {"loc": ["body", "messages", 0], "msg": "field required", "type": "missing"}]
-    error = chat_error(answer({"detail": items}, 422))
-    assert re.search("temperature.*too high.*messages.*0.*field required", error.message)
-    assert error.body == {"detail": items}
-
-
-@pytest.mark.parametrize("body", [
-    b"<!DOCTYPE html><html>\n<b>Bad gateway</b></html>", b" \n<html>"], ids=["doctype", "html"])
-def test_error_body_of_html_is_named_not_shown(body: bytes) -> None:
-    error = chat_error(answer(body, 502))
-    assert "HTML" in error.message
-    assert "<" not in error.message
-    assert error.body == body.decode()
-
-
-@pytest.mark.parametrize("body", [
-    b"", b"{}", b"[]", b"null", b"0", b'{"error": null}', b'{"error": {}}', b'{"error": []}',
-    b'{"error": 7}',
-    b'{"detail": []}', b'{"detail": [null, [], "x", {"loc": 1}]}', b'{"error": {"message": {}}}',
-    b'{"error": {"message": ["a"], "code": {}, "type": []}}', b'{"error": {"message": 5}}',
-    b'{"detail": {"detail": {"error": {"error": "x"}}}}', b'{"error": true}', b"{", b"\xff\xfe\x00",
-    b'{"error": "\\ud83d"}'], ids=repr)
-@beside
-def test_error_body_of_any_other_shape_is_still_the_error_of_its_status(body: bytes) -> None:
-    for status, kind in ((400, DIM.APIError), (500, DIM.ServerError)):
-        error = chat_error(answer(body, status))
-        assert (type(error), error.status, type(error.message)) == (kind, status, str)
-        assert error.message
-
-
-@pytest.mark.parametrize("status, name", [
-    (300, "APIError"), (304, "APIError"), (307, "APIError"), (400, "APIError"), (402, "APIError"),
-    (401, "AuthenticationError"), (403, "AuthenticationError"), (404, "APIError"),
-    (405, "APIError"),
-    (408, "APIError"), (409, "APIError"), (413, "APIError"), (422, "APIError"), (499, "APIError"),
-    (429, "RateLimitError"), (500, "ServerError"), (502, "ServerError"), (503, "ServerError"),
-    (504, "ServerError"), (529, "ServerError"), (599, "ServerError")])
-@beside
-def test_error_class_goes_by_status(status: int, name: str) -> None:
-    body = {"error": {"message": "m", "type": "rate_limit_error", "code": 418}}
-    wire = answer(b"" if status == 304 else body, status)
-    with served(wire) as (_, client):
-        for call in (client.chat, client.stream, lambda text: client.request("POST", "/x", text),
-                     lambda text: client.models()):
-            with pytest.raises(DIM.APIError) as caught:
-                call("Hi")
-            assert (type(caught.value), caught.value.status) == (getattr(DIM, name), status)
-
-
-@pytest.mark.parametrize("headers, seconds", named({
-    "absent": ((), None),
-    "seconds": (("Retry-After: 7",), 7.0),
-    "zero": (("Retry-After: 0",), 0.0),
-    "milliseconds": (("retry-after-ms: 1500",), 1.5),
-    "milliseconds first": (("Retry-After: 7", "Retry-After-Ms: 250"), 0.25),
-    "bad milliseconds": (("Retry-After: 7", "Retry-After-Ms: soon"), 7.0),
-    "past date": (("Retry-After: Wed, 21 Oct 2015 07:28:00 GMT",), 0.0),
-    "long": (("Retry-After: 86400",), 86400.0),
-    "words": (("Retry-After: soon",), None),
-    "negative": (("Retry-After: -5",), None),
-    "empty": (("Retry-After:",), None),
-    "not a number": (("Retry-After: nan",), None),
-    "bad date": (("Retry-After: Wed, 99 Oct 2015 07:28:00 GMT",), None),
-    "date of year 0": (("Retry-After: Wed, 21 Oct 0000 07:28:00 GMT",), None),
-    "letters": (("Retry-After: \xb2",), None),
-}))
-@beside
-def test_error_retry_after(headers: Tuple[str, ...], seconds: Optional[float]) -> None:
-    got = chat_error(answer({}, 503, headers=headers)).retry_after
-    assert got == seconds or (seconds is None and got == 0.0 and "0000" in headers[0])
-
-
-def test_error_retry_after_of_a_date_to_come() -> None:
-    date = email.utils.formatdate(time.time() + 30, usegmt=True)
-    assert 28 <= chat_error(answer({}, 429, headers=(f"Retry-After: {date}",))).retry_after <= 30
-
-
-@pytest.mark.parametrize("payload, status, name, words", named({
-    "object": ({"error": {"message": "m", "code": "c", "param": "p", "type": "t"}}, None,
-               "APIError", "m"),
-    "string": ({"error": "m"}, None, "APIError", "m"),
-    "detail": ({"detail": "m"}, None, "APIError", "m"),
-    "detail with an error": ({"detail": {"error": "m"}}, None, "APIError", "m"),
-    "code 400": ({"error": {"message": "m", "code": 400}}, 400, "APIError", "m"),
-    "code 401": ({"error": {"message": "m", "code": 401}}, 401, "AuthenticationError", "m"),
-    "code 429": ({"error": {"message": "m", "code": 429}}, 429, "RateLimitError", "m"),
-    "code 503": ({"error": {"message": "m", "code": 503}}, 503, "ServerError", "m"),
-    "code 42": ({"error": {"message": "m", "code": 42}}, None, "APIError", "m"),
-    "beside an answer": ({**completion(), "error": {"message": "m"}}, None, "APIError", "m"),
-}))
-@beside
-def test_error_inside_a_200(payload: Any, status: Any, name: str, words: str) -> None:
-    streamed = sse_answer(delta("Hi"), payload)
-    for error in (chat_error(answer(payload)), stream_error(streamed),
-                  stream_error(answer(payload))):
-        assert (type(error), error.status, error.message, error.body) == (
-            getattr(DIM, name), status, words, payload)
-        if isinstance(payload.get("error"), dict):
-            assert (error.code, error.param, error.type) == tuple(
-                payload["error"].get(key) for key in ("code", "param", "type"))
-
-
-def test_error_inside_a_200_has_the_headers_of_its_answer() -> None:
-    headers = ("X-Request-Id: r-1", "Retry-After: 7")
-    error = chat_error(answer({"error": {"message": "busy", "code": 429}}, headers=headers))
-    assert (error.request_id, error.retry_after) == ("r-1", 7.0)
-
-
-# ---- Server-sent events --------------------------------------------------------------------------
-
-E_ACUTE, BOM = "\u00e9", b"\xef\xbb\xbf"
-
-
-def says(*texts: str) -> Any:
-    """Return the events of type "message" that await_close the texts."""
-    return [("message", text) for text in texts]
-
-
-SSE_CASES: Dict[str, Tuple[bytes, List[Tuple[str, str]]]] = {
-    "LF": (b"data: a\n\ndata: b\n\n", says("a", "b")),
-    "CR": (b"data: a\r\rdata: b\r\r", says("a", "b")),
-    "CRLF": (b"data: a\r\n\r\ndata: b\r\n\r\n", says("a", "b")),
-    "CRLF ends one line, not two": (b"data: a\r\ndata: b\r\n\r\n", says("a\nb")),
-    "LF CR ends two": (b"data: a\n\rdata: b\n\r", says("a", "b")),
-    "CR CRLF ends two": (b"data: a\r\r\ndata: b\r\r\n", says("a", "b")),
-    "CRLF CR ends two": (b"data: a\r\n\rdata: b\r\n\r", says("a", "b")),
-    "CRLF LF ends two": (b"data: a\r\n\ndata: b\r\n\n", says("a", "b")),
-    "all line ends": (b"data: a\rdata: b\ndata: c\r\ndata: d\r\n\r", says("a\nb\nc\nd")),
-    "nothing": (b"", []),
-    "line ends alone": (b"\n\r\r\n\n\r\n\r", []),
-    "blank lines between": (b"\n\ndata: a\n\n\n\n\ndata: b\n\n\n", says("a", "b")),
-    "BOM": (BOM + b"data: a\n\n", says("a")),
-    "BOM before a comment": (BOM + b": x\ndata: a\n\n", says("a")),
-    "BOM before a blank line": (BOM + b"\r\n\r\ndata: a\n\n", says("a")),
-    "BOM alone": (BOM, []),
-    "one BOM and no more": (BOM + BOM + b"data: a\n\ndata: b\n\n", says("b")),
-    "BOM on a later line": (b"data: a\n\n" + BOM + b"data: b\n\n", says("a")),
-    "BOM inside a value": (b"data: " + BOM + b"a\n\n", says("\ufeffa")),
-    "half a BOM": (b"\xef\xbbdata: a\n\ndata: b\n\n", says("b")),
-    "comment": (b": ping - 2024-01-01\n\n", []),
-    "comment of nothing": (b":\n\n:\ndata: a\n\n", says("a")),
-    "comment that looks like data": (b":data: a\n\n", []),
-    "comment inside an event": (b"data: a\n: ping\ndata: b\n\n", says("a\nb")),
-    "space after the colon": (b"data: a\n\ndata:b\n\n", says("a", "b")),
-    "only one space": (b"data:  a \n\n", says(" a ")),
-    "only a space": (b"data:\ta\n\ndata:\xc2\xa0a\n\n", says("\ta", "\u00a0a")),
-    "value of a space": (b"data: \n\ndata:  \n\n", says("", " ")),
-    "colons in the value": (b"data: a: b:c\n\ndata::\n\n", says("a: b:c", ":")),
-    "lines of data": (b"data: a\ndata:\ndata: b\n\n", says("a\n\nb")),
-    "lines of empty data": (b"data:\ndata:\n\n", says("\n")),
-    "last line of data empty": (b"data: a\ndata\n\n", says("a\n")),
-    "empty data": (b"data:\n\n", says("")),
-    "field without colon": (b"data\n\ndata\ndata\n\n", says("", "\n")),
-    "event": (b"event: x\ndata: a\n\n", [("x", "a")]),
-    "event after its data": (b"data: a\nevent: x\ndata: b\n\n", [("x", "a\nb")]),
-    "event, the last counts": (b"event: x\nevent: y\ndata: a\n\n", [("y", "a")]),
-    "event holds for one": (b"event: x\ndata: a\n\ndata: b\n\n", [("x", "a"), ("message", "b")]),
-    "event of nothing": (b"event:\ndata: a\n\nevent: x\nevent\ndata: b\n\n", says("a", "b")),
-    "event with spaces": (b"event:  x \ndata: a\n\n", [(" x ", "a")]),
-    "event without data": (b"event: x\n\ndata: a\n\n", says("a")),
-    "id": (b"id: 1\ndata: a\n\nid\ndata: b\n\nid: \x00\ndata: c\n\n", says("a", "b", "c")),
-    "id alone": (b"id: 1\n\n", []),
-    "retry": (b"retry: 10\ndata: a\n\nretry: soon\n\n", says("a")),
-    "unknown fields": (b"x: 1\ndatax: b\ndat: c\nx\ndata: a\n\n", says("a")),
-    "names are case-sensitive": (b"Data: a\nDATA: b\n\nEvent: x\ndata: c\n\n", says("c")),
-    "space before the name": (b" data: a\n\n", []),
-    "space after the name": (b"data : a\n\n", []),
-    "unfinished line": (b"data: a\n\ndata: b", says("a")),
-    "unfinished event": (b"data: a\n\ndata: b\n", says("a")),
-    "unfinished event, CR": (b"data: a\r", []),
-    "unfinished event, CRLF": (b"data: a\r\n", []),
-    "invalid byte": (b"data: a\xffb\n\n", says("a\ufffdb")),
-    "cut character": (b"data: \xe2\x82\ndata: \xf0\x9f\x98\n\n", says("\ufffd\n\ufffd")),
-    "character cut by a line end": (b"data: \xe2\ndata: \x82\xac\n\n",
-                                    says("\ufffd\n\ufffd\ufffd")),
-    "overlong": (b"data: \xc0\xaf\n\n", says("\ufffd\ufffd")),
-    "surrogate": (b"data: \xed\xa0\x80\n\n", says("\ufffd\ufffd\ufffd")),
-    "beyond Unicode": (b"data: \xf4\x90\x80\x80\n\n", says("\ufffd" * 4)),
-    "invalid byte in a name": (b"da\xffta: a\n\nevent: \xff\ndata: b\n\n", [("\ufffd", "b")]),
-    "characters of 1 to 4 bytes": ("event: \u00e9\ndata: a\u00e9\u20ac\U0001f600\n\n".encode(),
-                                   [("\u00e9", "a\u00e9\u20ac\U0001f600")]),
-    "what splits no lines": ("data: a\u2028b\u2029c\u0085d\x0be\x0cf\x1cg\x1dh\x1ei\n\n".encode(),
-                             says("a\u2028b\u2029c\u0085d\x0be\x0cf\x1cg\x1dh\x1ei")),
-    "NUL": (b"data: a\x00b\n\x00data: c\n\n", says("a\x00b")),
-    "long line": (b"data: " + b"x" * 9999 + b"\n\n", says("x" * 9999)),
-}
-
-
-def blocks_of(data: bytes, size: int) -> List[bytes]:
-    return [data[i : i + size] for i in range(0, len(data), size)]
-
-
-@pytest.mark.parametrize("data, expected", named(SSE_CASES))
-@beside
-def test_sse(data: bytes, expected: Any) -> None:
-    for size in (1, 2, 3, 7, 65536):
-        blocks = blocks_of(data, size)
-        assert [(e.event, e.data) for e in iter_sse(blocks)] == expected, size
-        spaced = [piece for block in blocks for piece in (b"", block, b"")]
-        assert [(e.event, e.data) for e in iter_sse(spaced)] == expected, size
-
-
-def test_sse_at_every_cut() -> None:
-    data = BOM + "event: \u00e9\r\ndata: a\u20ac\r\rdata: \U0001f600\n\r\ndata: b\r\n\r\n".encode()
-    expected = [DIM.ServerSentEvent("\u00e9", "a\u20ac"),
-                *(DIM.ServerSentEvent("message", text) for text in ("\U0001f600", "b"))]
-    for first, second in itertools.combinations(range(len(data) + 1), 2):
-        assert list(iter_sse([data[:first], data[first:second], data[second:]])) == expected
-
-
-@pytest.mark.parametrize("end", [b"\n\n", b"\r\r", b"\r\n\r\n", b"\r\n\r", b"\n\r"])
-def test_sse_yields_an_event_as_soon_as_its_last_byte_is_there(end: bytes) -> None:
-    data, taken = (b"data: a" + end) * 3, [0]
-
-    def blocks() -> Iterator[bytes]:
-        for n in range(len(data)):
-            taken[0] = n + 1
-            yield data[n : n + 1]
-
-    last = len(b"data: a" + end) - end.endswith(b"\r\n")  # the CR ends a line, the LF is its rest
-    got = [taken[0] for _ in iter_sse(blocks())]
-    assert got == [last + n * len(b"data: a" + end) for n in range(3)]
-
-
-def test_sse_takes_one_block_after_the_other() -> None:
-    taken: List[int] = []
-
-    def blocks() -> Iterator[bytes]:
-        for n in range(3):
-            taken.append(n)
-            yield b"data: a\n\ndata: b\n\n"
-
-    events = iter_sse(blocks())
-    assert taken == []
-    assert [(next(events).data, len(taken)) for _ in range(6)] == [
-        ("a", 1), ("b", 1), ("a", 2), ("b", 2), ("a", 3), ("b", 3)]
-
-
-def seconds(work: Callable[[], Any]) -> float:
-    """Return the least processor time of three runs."""
-    times = []
-    for _ in range(3):
-        start = time.process_time()
-        work()
-        times.append(time.process_time() - start)
-    return min(times)
-
-
-@pytest.mark.parametrize("make", named({
-    "a line in single bytes": (lambda n: blocks_of(b"data: " + b"x" * n + b"\n\n", 1),),
-    "a line in blocks": (lambda n: blocks_of(b"data: " + b"x" * (n * 100) + b"\n\n", 100),),
-    "short lines in one block": (lambda n: [b"data\n" * n + b"\n"],),
-    "events in one block": (lambda n: [b"data: a\n\n" * (n // 2)],),
-    "events in single bytes": (lambda n: blocks_of(b"data: a\r\r" * (n // 8), 1),),
-    "blank lines in one block": (lambda n: [b"\r\n" * n],),
-    "a comment in single bytes": (lambda n: blocks_of(b":" * n, 1),),
-}))
-@beside
-def test_sse_takes_linear_time(make: Callable[[int], List[bytes]]) -> None:
-    few, many = make(1000), make(16000)  # 16 times the work: 256 times the time if it were squared
-    assert seconds(lambda: sum(1 for _ in iter_sse(many))) < 0.02 + 64 * seconds(
-        lambda: sum(1 for _ in iter_sse(few)))
-
-
-@pytest.mark.parametrize("block", [b"x", b"data: x\n", b": x"], ids=repr)
-@beside
-def test_sse_refuses_an_event_over_64_mib_before_it_is_in_memory(block: bytes) -> None:
-    taken = [0]
-
-    def blocks() -> Iterator[bytes]:
-        if block[-1:] != b"\n":
-            yield b"data: "
-        piece = block.replace(b"x", b"x" * (1 << 20))
-        for _ in range(80):
-            taken[0] += len(piece)
-            yield piece
-
-    with pytest.raises(DIM.APIResponseError, match="64 MiB"):
-        list(iter_sse(blocks()))
-    assert taken[0] < 66 << 20
-
-
-# ---- Streams -------------------------------------------------------------------------------------
-
-
-def texts(*, wire: Answer, **options: Any) -> List[str]:
-    """Return the texts of the chunks of a streamed answer."""
-    with served(wire, **options) as (_, client):
-        return [chunk.text for chunk in client.stream("Hi")]
-
-
-def event_stream(body: bytes, **options: Any) -> bytes:
-    return answer(body, type=SSE_TYPE, **options)
-
-
-KEEPALIVES: Dict[str, bytes] = {
-    "comment": b": ping - 2024-01-01 00:00:00\n\n",
-    "comment of nothing": b":\n\n",
-    "comment in CRLF": b": ping\r\n\r\n",
-    "comment in CR": b": ping\r\r",
-    "blank lines": b"\r\n\r\n\n\n",
-    "empty data": b"data:\n\n",
-    "data of a space": b"data: \r\n\r\n",
-    "data of spaces": b"data:  \n\n",
-    "data without colon": b"data\n\n",
-    "id": b"id: 7\n\n",
-    "retry": b"retry: 3000\n\n",
-    "event name": b"event: ping\n\n",
-    "event name with empty data": b"event: ping\ndata:\n\n",
-    "null choices": b'data: {"id": "x1", "choices": null}\n\n',
-    "null everything": b'data: {"id": "", "choices": null, "usage": null, "error": null}\n\n',
-}
-
-
-@pytest.mark.parametrize("keepalive", [pytest.param(v, id=k) for k, v in KEEPALIVES.items()])
-@beside
-def test_stream_passes_over_keepalives(keepalive: bytes) -> None:
-    events = [sse(part, done=False) for part in (delta("a"), delta("b"), delta(None, "stop"))]
-    events += [b"data: [DONE]\n\n"]
-    body = keepalive * 2 + b"".join(event + keepalive for event in events)
-    for chunks in (None, 3, 65536):
-        assert texts(wire=event_stream(body, chunks=chunks)) == ["a", "b", ""]
-    cut_off = body[: body.index(b"data: [DONE]")]
-    assert texts(wire=event_stream(cut_off)) == ["a", "b", ""]
-    error = stream_error(event_stream(keepalive * 3))
-    assert (type(error), error.partial) == (DIM.StreamInterruptedError, DIM.ChatCompletion())
-
-
-@pytest.mark.parametrize("body, expected", named({
-    "line ends in CRLF": (sse(delta("a"), delta("b")).replace(b"\n", b"\r\n"), ["a", "b"]),
-    "line ends in CR": (sse(delta("a"), delta("b")).replace(b"\n", b"\r"), ["a", "b"]),
-    "BOM": (BOM + sse(delta("a")), ["a"]),
-    "no space after the colon": (sse(delta("a")).replace(b"data: ", b"data:"), ["a"]),
-    "JSON over several lines": (b"data: " + json.dumps(delta("a"), indent=1).encode().replace(
-        b"\n", b"\ndata: ") + b"\n\ndata: [DONE]\n\n", ["a"]),
-    "named events": (b"event: message\n" + sse(delta("a")), ["a"]),
-    "U+2028 in JSON": (b"data: " + json.dumps(delta("\u2028\u0085"), ensure_ascii=False).encode()
-                       + b"\n\ndata: [DONE]\n\n", ["\u2028\u0085"]),
-    "no choices": (sse({"choices": []}, {"usage": {}}, delta("a")), ["", "", "a"]),
-    "null choices with usage": (sse({"choices": None, "usage": {"total_tokens": 1}}), [""]),
-    "unknown fields": (sse({**delta("a"), "new": 1}), ["a"]),
-    "null error": (sse({**delta("a"), "error": None}), ["a"]),
-    "null delta": (sse({"choices": [{"index": 0, "delta": None}]}, delta("a")), ["", "a"]),
-    "delta of nulls": (sse(delta("a", role=None, tool_calls=None, reasoning_content=None)), ["a"]),
-    "end of sequence as content": (sse(delta("</s>"), delta("[DONE]")), ["</s>", "[DONE]"]),
-    "half a surrogate pair": (sse(delta("\ud83d"), delta("\ude00")), ["\ud83d", "\ude00"]),
-}))
-@beside
-def test_stream_yields_a_chunk_for_each_event_that_has_one(body: bytes,
-                                                           expected: List[str]) -> None:
-    for chunks in (None, 1, 65536):
-        assert texts(wire=event_stream(body, chunks=chunks)) == expected
-
-
-def test_stream_yields_each_chunk_before_more_is_sent() -> None:
-    seen = threading.Semaphore(0)
-
-    def drip(sock: socket.socket, request: Request) -> bool:
-        sock.sendall(event_stream(b"", chunks=1)[:-5])
-        for n in range(3):
-            for piece in blocks_of(sse(delta(str(n)), done=False), 60):  # an event in pieces
-                sock.sendall(b"%x\r\n%s\r\n" % (len(piece), piece))
-            assert seen.acquire(timeout=5)
-        sock.sendall(b"e\r\ndata: [DONE]\n\n\r\n0\r\n\r\n")
-        return True
-
-    with served(drip, timeout=5) as (_, client):
-        got = []
-        for chunk in client.stream("Hi"):
-            got.append(chunk.text)
-            seen.release()
-    assert got == ["0", "1", "2"]
-
-
-@pytest.mark.parametrize("framing, after", [("chunked", b""), *(("none", after) for after in (
-    b"", b"data: x\n\n", b"\xff\x00<html>", sse({"error": "late"}), sse(delta("late"))))])
-@beside
-def test_stream_ends_at_done_while_the_server_stays_open(framing: str, after: bytes) -> None:
-    body = sse(delta("a"), delta("b")) + after
-    head = {"chunked": b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n" % (len(body), body),
-            "none": b"\r\n" + body}[framing]
-
-    def stay(sock: socket.socket, request: Request) -> bool:
-        sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n" + head)
-        return await_close(sock)
-
-    with served(stay, timeout=5) as (server, client):
-        start = time.monotonic()
-        assert [chunk.text for chunk in client.stream("Hi")] == ["a", "b"]
-        assert time.monotonic() - start < 1
-        assert server.wait_closed()
-
-
-def finishes(*reasons: Any) -> Dict[str, Any]:
-    """Return a chunk with a finish reason for each choice; "-" for a choice that is not there."""
-    return {"choices": [{"index": n, "delta": {"content": "a"}, "finish_reason": reason}
-                        for n, reason in enumerate(reasons) if reason != "-"]}
-
-
-@pytest.mark.parametrize("body, is_complete", named({
-    "done": (sse(delta("a")), True),
-    "done alone": (sse(), True),
-    "finish reason": (sse(delta("a"), delta(None, "stop"), done=False), True),
-    "finish reason and usage": (sse(finishes("stop"), {"choices": [], "usage": {}}, done=False),
-                                True),
-    "finish reason, then more": (sse(finishes("length"), finishes(None), done=False), True),
-    "any finish reason": (sse(finishes("tired"), done=False), True),
-    "finish reason and half of [DONE]": (sse(finishes("stop"), done=False) + b"data: [DO", True),
-    "finish reason and [DONE] without its blank line": (
-        sse(finishes("stop"), done=False) + b"data: [DONE]", True),
-    "all choices": (sse(finishes(None, "stop"), finishes("stop", "-"), done=False), True),
-    "nothing": (b"", False),
-    "comments": (b": ping\n\n", False),
-    "usage alone": (sse({"choices": [], "usage": {}}, done=False), False),
-    "no finish reason": (sse(delta("a"), done=False), False),
-    "empty finish reason chunk cut": (
-        sse(delta("a"), done=False) + sse(delta(None, "stop"), done=False)[:-1], False),
-    "one of two choices": (sse(finishes("stop", None), done=False), False),
-    "the other of two choices": (sse(finishes(None, "stop"), done=False), False),
-    "a choice begun late": (sse(finishes("stop"), finishes("-", None), done=False), False),
-    "[DONE] without its blank line": (sse(delta("a"), done=False) + b"data: [DONE]\n", False),
-    "[DONE] in a comment": (sse(delta("a"), done=False) + b": [DONE]\n\n", False),
-}))
-@pytest.mark.parametrize("framing", ["chunked", "length", "none"])
-@beside
-def test_stream_is_complete_or_interrupted(body: bytes, is_complete: bool, framing: str) -> None:
-    wire = event_stream(body, chunks=50 if framing == "chunked" else None)
-    if framing == "none":
-        wire = event_stream(body).replace(b"Content-Length", b"X-Length")
-    if is_complete:
-        texts(wire=then_close(wire))
-    else:
-        error = stream_error(then_close(wire))
-        assert type(error) is DIM.StreamInterruptedError
-        assert isinstance(error.partial, DIM.ChatCompletion)
-
-
-@pytest.mark.parametrize("wire", [
-    event_stream(sse(finishes("stop"), done=False), chunks=99)[:-5],
-    event_stream(sse(finishes("stop"), done=False), chunks=99)[:-40],
-    event_stream(sse(finishes("stop")))[:-8]],
-    ids=["last chunk missing", "within a chunk", "short of its length"])
-def test_stream_is_interrupted_when_its_body_is_cut_even_after_a_finish_reason(wire: bytes) -> None:
-    error = stream_error(then_close(wire))
-    assert type(error) is DIM.StreamInterruptedError
-
-
-@pytest.mark.parametrize("event, status, name, words", named({
-    "object": (sse({"error": {"message": "m", "code": "overloaded"}}), None, "APIError", "m"),
-    "object with code 400": (sse({"error": {"message": "m", "code": 400}}), 400, "APIError", "m"),
-    "object with code 403": (
-        sse({"error": {"message": "m", "code": 403}}), 403, "AuthenticationError", "m"),
-    "object with code 429": (sse({"error": {"message": "m", "code": 429}}), 429, "RateLimitError",
-                             "m"),
-    "object with code 502": (sse({"error": {"message": "m", "code": 502}}), 502, "ServerError",
-                             "m"),
-    "object with code 0": (sse({"error": {"message": "m", "code": 0}}), None, "APIError", "m"),
-    "string": (sse({"error": "m"}), None, "APIError", "m"),
-    "detail": (sse({"detail": "m"}), None, "APIError", "m"),
-    "detail with an error": (sse({"detail": {"error": "m"}}), None, "APIError", "m"),
-    "beside choices": (sse({**delta("b"), "error": {"message": "m"}}), None, "APIError", "m"),
-    "event of text": (b"event: error\ndata: m\n\n", None, "APIError", "m"),
-    "event of lines": (b"event: error\ndata: m\ndata: n\n\n", None, "APIError", "m\nn"),
-    "event of an error": (
-        b"event: error\n" + sse({"error": {"message": "m", "code": 500}}), 500, "ServerError", "m"),
-    "event of a message": (
-        b"event: error\n" + sse({"message": "m", "code": 429}), 429, "RateLimitError", "m"),
-    "event of a JSON string": (b'event: error\ndata: "m"\n\n', None, "APIError", "m"),
-    "event of broken JSON": (b"event: error\ndata: {m\n\n", None, "APIError", "{m"),
-}))
-@beside
-def test_stream_raises_an_error_inside_it(event: bytes, status: Any, name: str, words: str) -> None:
-    for before in (b"", sse(delta("a"), done=False), sse(finishes("stop"), done=False)):
-        error = stream_error(event_stream(before + event, chunks=65536))
-        assert (type(error), error.status, error.message) == (getattr(DIM, name), status, words)
-        assert error.partial.text == ("a" if before else "")
-
-
-@pytest.mark.parametrize("body, type, words", named({
-    "HTML": (b"<!DOCTYPE html><html><body>Log in</body></html>", "text/html", "<!DOCTYPE html>"),
-    "HTML as an event stream": (b"\n <html><body>Log in</body></html>", SSE_TYPE, "<html>"),
-    "prose": (b"Please log in.\nThank you.\n\n", "text/plain", "Please log in."),
-    "prose without line end": (b"Please log in.", "text/plain", "Please log in."),
-    "no body": (b"", JSON_TYPE, ""),
-    "JSON array": (b"[1]", JSON_TYPE, "[1]"),
-    "JSON string": (b'"hello"', JSON_TYPE, "hello"),
-    "JSON of another kind": (b'{"hello": 1}', JSON_TYPE, '{"hello": 1}'),
-    "JSON cut short": (b'{"id": "x1", "choices": [', JSON_TYPE, '{"id": "x1"'),
-    "bytes": (bytes(range(128, 256)), "application/octet-stream", ""),
-}))
-@beside
-def test_stream_refuses_what_is_no_event_stream(body: bytes, type: str, words: str) -> None:
-    for chunks in (None, 1, 65536):
-        error = stream_error(answer(body, type=type, chunks=chunks))
-        assert error.__class__ is DIM.APIResponseError
-        assert words in error.body
-        assert words in str(error)
-
-
-@pytest.mark.parametrize("type", [JSON_TYPE, SSE_TYPE, "text/plain"])
-@pytest.mark.parametrize("body", [
-    completion(), json.dumps(completion(), indent=2).encode(),
-    b"\n" + json.dumps(completion()).encode()],
-    ids=["compact", "indented", "after a line end"])
-@beside
-def test_stream_says_that_the_server_ignores_stream(body: Any, type: str) -> None:
-    for chunks in (None, 1, 65536):
-        error = stream_error(answer(body, type=type, chunks=chunks))
-        assert error.__class__ is DIM.APIResponseError
-        assert re.search("ignores `?stream", str(error))
-        assert error.body.strip().startswith("{")
-
-
-@pytest.mark.parametrize("data", [
-    "Hi", "{", json.dumps(delta("b")) + "x", json.dumps(delta("b"))[:-1], "[DONE]x", "\x00", "NaN{",
-    '{"id": "x1"} {"id": "x1"}', json.dumps(delta("b")) + "\ndata: {}"])
-def test_stream_event_that_is_no_json_is_shown(data: str) -> None:
-    error = stream_error(sse_answer(delta("a"), data))
-    assert (type(error), error.partial.text) == (DIM.APIResponseError, "a")
-    assert error.body == data.replace("\ndata: ", "\n")[:200]
-    assert "JSON" in str(error)
-
-
-def test_stream_that_is_a_json_error_is_an_api_error() -> None:
-    for body in ({"error": {"message": "m", "code": 429}}, {"detail": "m"}, {"error": "m"}):
-        for type in (JSON_TYPE, SSE_TYPE):
-            assert stream_error(answer(body, type=type)).message == "m"
-
-
-def test_stream_raises_errors_of_the_request_at_the_call() -> None:
-    with served(answer({"detail": "Unauthorized"}, 401)) as (_, client):
-        with pytest.raises(DIM.AuthenticationError):
-            client.stream("Hi")
-    with served(await_close, timeout=0.05) as (_, client), pytest.raises(DIM.APITimeoutError):
-        client.stream("Hi")
-    with served(then_close(b"")) as (_, client), pytest.raises(DIM.APIConnectionError):
-        client.stream("Hi")
-
-
-def test_stream_sends_its_request_at_the_call_and_is_a_generator() -> None:
-    with served(sse_answer(delta("a"))) as (server, client):
-        chunks = client.stream("Hi")
-        assert len(server.requests) == 1
-        assert iter(chunks) is chunks
-        assert next(chunks).text == "a"
-        with pytest.raises(StopIteration):
-            next(chunks)
-        with pytest.raises(StopIteration):
-            next(chunks)
-        chunks.close()
-
-
-def flow(sock: socket.socket, request: Request) -> bool:
-    """Begin a stream, and wait for the client to close the connection."""
-    sock.sendall(event_stream(sse(delta("a"), delta("b"), done=False), chunks=65536)[:-5])
-    return await_close(sock)
-
-
-def break_off(client: Client) -> None:
-    for _ in client.stream("Hi"):
-        break
-
-
-def close_early(client: Client) -> Any:
-    chunks = client.stream("Hi")
-    next(chunks)
-    chunks.close()
-    return chunks
-
-
-def close_at_once(client: Client) -> Any:
-    chunks = client.stream("Hi")
-    chunks.close()
-    return chunks
-
-
-def drop_early(client: Client) -> None:
-    chunks = client.stream("Hi")
-    next(chunks)
-    del chunks
-    gc.collect()
-
-
-def drop_at_once(client: Client) -> None:
-    client.stream("Hi")
-    gc.collect()
-
-
-def fail_in_loop(client: Client) -> Any:
-    chunks = client.stream("Hi")
-    with pytest.raises(ZeroDivisionError), contextlib.closing(chunks):
-        for _ in chunks:
-            1 / 0  # noqa: B018
-    return chunks
-
-
-@pytest.mark.parametrize("leave", [
-    break_off, close_early, close_at_once, drop_early, drop_at_once, fail_in_loop])
-@beside
-def test_stream_left_early_closes_the_connection(leave: Callable[[Client], Any]) -> None:
-    with served(flow, timeout=5) as (server, client):
-        kept = leave(client)
-        assert server.wait_closed(1)
-        assert server.connections == 1
-        assert kept is None or list(kept) == []
-
-
-# ---- Collecting ----------------------------------------------------------------------------------
-
-
-def collected(*payloads: Any) -> Any:
-    with served(sse_answer(*payloads)) as (_, client):
-        return collect(client.stream("Hi"))
-
-
-def part(index: int = 0, **fields: Any) -> Dict[str, Any]:
-    """Return a chunk with a delta for one choice."""
-    return {"choices": [{"index": index, "delta": fields}]}
-
-
-def call(arguments: Optional[str] = None, *, name: Optional[str] = None,
-         **fields: Any) -> Dict[str, Any]:
-    """Return a chunk with a piece of a tool call."""
-    function = {k: v for k, v in (("name", name), ("arguments", arguments)) if v is not None}
-    return part(tool_calls=[{**fields, "function": function}])
-
-
-def tool_call(id: Optional[str], name: Optional[str], arguments: str) -> Any:
-    return DIM.ToolCall(id, "function", DIM.Function(name, arguments))
-
-
-@pytest.mark.parametrize("payloads, expected", named({
-    "by index": (
-        [call("", index=0, id="c0", type="function", name="f"),
-         call("", index=1, id="c1", name="g"),
-         call('{"a"', index=0), call("[", index=1), call(": 1}", index=0), call("]", index=1)],
-        [tool_call("c0", "f", '{"a": 1}'), tool_call("c1", "g", "[]")]),
-    "by index, several in a chunk": (
-        [part(tool_calls=[{"index": 1, "id": "c1", "function": {"name": "g"}},
-                          {"index": 0, "id": "c0", "function": {"name": "f"}}]),
-         part(tool_calls=[{"index": 0, "function": {"arguments": "0"}},
-                          {"index": 1, "function": {"arguments": "1"}}])],
-        [tool_call("c1", "g", "1"), tool_call("c0", "f", "0")]),
-    "by id": (
-        [call("a", id="c0", name="f"), call("b", id="c1", name="g"), call("c", id="c0"),
-         call("d", id="c1")], [tool_call("c0", "f", "ac"), tool_call("c1", "g", "bd")]),
-    "onto the last": (
-        [call("a", id="c0", name="f"), call("b"), call("c", id="c1", name="g"), call("d"),
-         call("e")],
-        [tool_call("c0", "f", "ab"), tool_call("c1", "g", "cde")]),
-    "onto the last, after an index": (
-        [call("a", index=0, id="c0", name="f"), call("b")], [tool_call("c0", "f", "ab")]),
-    "by id, after an index": (
-        [call("a", index=0, id="c0"), call("b", index=1, id="c1"), call("c", id="c0")],
-        [tool_call("c0", None, "ac"), tool_call("c1", None, "b")]),
-    "neither, at first": ([call("a", name="f"), call("b")], [tool_call(None, "f", "ab")]),
-    "id on every piece": (
-        [call("a", index=0, id="c0"), call("b", index=0, id="c0")], [tool_call("c0", None, "ab")]),
-    "name and id late": (
-        [call("a", index=0), call("b", index=0, id="c0", name="f")], [tool_call("c0", "f", "ab")]),
-    "nulls": (
-        [call("a", index=0, id="c0", name="f"),
-         part(tool_calls=[{"index": 0, "id": None, "type": None, "function": None}]),
-         part(tool_calls=[{"index": 0, "function": {"name": None, "arguments": None}}]),
-         part(tool_calls=None), call("b", index=0)], [tool_call("c0", "f", "ab")]),
-    "invalid JSON, as it is": (
-        [call('{"a": \n', index=0), call("}} ", index=0)], [tool_call(None, None, '{"a": \n}} ')]),
-    "no arguments": ([call(index=0, id="c0", name="f")], [tool_call("c0", "f", "")]),
-    "another type": ([call("a", index=0, type="custom")],
-                     [DIM.ToolCall(None, "custom", DIM.Function(None, "a"))]),
-    "index from 1": ([call("a", index=1), call("b", index=1)], [tool_call(None, None, "ab")]),
-}))
-@beside
-def test_collect_assembles_tool_calls(payloads: List[Any], expected: List[Any]) -> None:
-    whole_answer = collected(*payloads)
-    assert sorted(whole_answer.message.tool_calls, key=str) == sorted(expected, key=str)
-    assert whole_answer.message.content is None
-    if all(call["index"] is None for call in map(vars, whole_answer.message.tool_calls)):
-        assert list(whole_answer.message.tool_calls) == expected  # in the order that they came
-
-
-@pytest.mark.parametrize("payloads, expected", named({
-    "content": ([part(role="assistant", content="a"), part(content=None), part(),
-                 part(content="b")],
-                DIM.Message("assistant", "ab")),
-    "no content": ([part(role="assistant")], DIM.Message("assistant", None)),
-    "empty content": ([part(content="")], DIM.Message("assistant", "")),
-    "reasoning": ([part(reasoning_content="a"), part(reasoning_content="b"), part(content="c")],
-                  DIM.Message("assistant", "c", "ab")),
-    "name": ([part(name="n", content="a"), part(content="b")],
-             DIM.Message("assistant", "ab", name="n")),
-    "role of its own": ([part(role="tool", content="a"), part(role=None, content="b")],
-                        DIM.Message("tool", "ab")),
-    "surrogates cut apart": ([part(content="a\ud83d"), part(content="\ude00b")],
-                             DIM.Message("assistant", "a\U0001f600b")),
-    "surrogates with nothing between": (
-        [part(content="\ud83d"), part(content=""), part(content=None), part(content="\ude00")],
-        DIM.Message("assistant", "\U0001f600")),
-    "surrogates in reasoning": ([part(reasoning_content="\ud83d"),
-                                 part(reasoning_content="\ude00")],
-                                DIM.Message("assistant", None, "\U0001f600")),
-    "surrogates alone": ([part(content="\ude00a"), part(content="\ud83d"), part(content="b\ud83d")],
-                         DIM.Message("assistant", "\ude00a\ud83db\ud83d")),
-    "surrogates beside a pair": (
-        [part(content="\ud83d"), part(content="\ud83d\ude00"), part(content="\ude00\U0001f600")],
-        DIM.Message("assistant", "\ud83d\U0001f600\ude00\U0001f600")),
-    "no trimming": ([part(content=" a\n"), part(content="\n ")],
-                    DIM.Message("assistant", " a\n\n ")),
-    "byte order marks": ([part(content="\ufeffa"), part(content="\ufeff\ud83d")],
-                         DIM.Message("assistant", "\ufeffa\ufeff\ud83d")),
-}))
-@beside
-def test_collect_joins_a_message(payloads: List[Any], expected: Any) -> None:
-    assert collected(*payloads) == whole(DIM.Choice(0, expected))
-
-
-def chosen(**fields: Any) -> Dict[str, Any]:
-    return {"choices": [{"index": 0, **fields}]}
-
-
-@pytest.mark.parametrize("payloads, expected", named({
-    "nothing": ([], whole()),
-    "head": ([{"id": "x", "created": 5, "model": "m", "service_tier": "flex", "choices": []}],
-             whole(id="x", created=5, model="m", service_tier="flex")),
-    "head later null": ([{"id": "x", "model": "m"}, {"id": None, "model": None, "created": None}],
-                        whole(id="x", model="m")),
-    "choices apart": ([part(1, content="b"), part(0, content="a"), part(1, content="B"),
-                       part(0, content="A")],
-                      whole(DIM.Choice(0, DIM.Message("assistant", "aA")),
-                            DIM.Choice(1, DIM.Message("assistant", "bB")))),
-    "choices in one chunk": (
-        [{"choices": [{"index": 1, "delta": {"content": "b"}},
-                      {"index": 0, "delta": {"content": "a"}}]}],
-        whole(DIM.Choice(0, DIM.Message("assistant", "a")),
-              DIM.Choice(1, DIM.Message("assistant", "b")))),
-    "choice without index": ([{"choices": [{"delta": {"content": "a"}}]}, part(content="b")],
-                             whole(DIM.Choice(0, DIM.Message("assistant", "ab")))),
-    "last finish reason": ([chosen(finish_reason="length"), chosen(finish_reason="stop"),
-                            chosen(finish_reason=None)],
-                           whole(DIM.Choice(0, DIM.Message("assistant"), "stop"))),
-    "usage at the end": ([part(content="a"), {"choices": [], "usage": {"total_tokens": 3}}],
-                         whole(DIM.Choice(0, DIM.Message("assistant", "a")),
-                               usage=DIM.Usage(None, None, 3))),
-    "usage on every chunk": ([{"usage": {"total_tokens": 1}}, {"usage": {"prompt_tokens": 2}},
-                              {"usage": None}, {}], whole(usage=DIM.Usage(2))),
-    "usage without choices": ([{"choices": None, "usage": {"total_tokens": 3}}],
-                              whole(usage=DIM.Usage(None, None, 3))),
-    "log-probabilities": (
-        [chosen(logprobs={"content": [1], "refusal": None}), chosen(logprobs=None), chosen(),
-         chosen(logprobs={"content": None, "refusal": [7]}), chosen(logprobs={"content": [2, 3]})],
-        whole(DIM.Choice(0, DIM.Message("assistant"), None,
-                         {"content": [1, 2, 3], "refusal": [7]}))),
-}))
-def test_collect_folds_the_rest(payloads: List[Any], expected: Any) -> None:
-    assert collected(*payloads) == expected
-
-
-def test_collect_equals_chat_for_one_answer() -> None:
-    second = {"id": "c2", "type": "function", "function": {"name": "g", "arguments": "[2]"}}
-    messages = [{**RICH_MESSAGE, "content": "Hi \U0001f600", "tool_calls": [RICH_CALL, second]},
-                {"role": "assistant", "content": "Other"}]
-    logprobs = {"content": [{"token": "Hi"}, {"token": "!"}], "refusal": None}
-    reply = {**RICH_COMPLETION, "choices": [
-        {"index": 0, "message": messages[0], "finish_reason": "tool_calls", "logprobs": logprobs},
-        {"index": 1, "message": messages[1], "finish_reason": "stop"}]}
-    head = {**RICH_HEAD, "object": "chat.completion.chunk", "usage": None}
-
-    def chunk(index: int, fields: Any, **more: Any) -> Dict[str, Any]:
-        choice = {"index": index, "delta": fields, "finish_reason": None, **more}
-        return {**head, "choices": [choice]}
-
-    pieces = [
-        chunk(0, {"role": "assistant", "name": "n", "content": ""}),
-        chunk(0, {"reasoning_content": "h"}), chunk(0, {"reasoning_content": "m"}),
-        chunk(1, {"role": "assistant", "content": "Ot"}),
-        chunk(0, {"content": "Hi \ud83d"},
-              logprobs={"content": [{"token": "Hi"}], "refusal": None}),
-        chunk(0, {"content": "\ude00"}, logprobs={"content": [{"token": "!"}], "refusal": None}),
-        chunk(0, {"tool_calls": [{"index": 0, **RICH_CALL,
-                                  "function": {"name": "f", "arguments": ""}}]}),
-        chunk(0, {"tool_calls": [{"index": 0, "function": {"arguments": '{"a": 1}'}}]}),
-        chunk(1, {"content": "her"}, finish_reason="stop"),
-        chunk(0, {"tool_calls": [{"index": 1, **second}]}),
-        chunk(0, {}, finish_reason="tool_calls"), {**head, "choices": [], "usage": RICH_USAGE}]
-    with served(answer(reply), sse_answer(*pieces)) as (_, client):
-        answered, streamed = client.chat("Hi"), collect(client.stream("Hi"))
-    assert streamed == answered
-    assert repr(streamed.usage) == repr(answered.usage)
-
-
-def test_collect_raises_with_the_partial_answer() -> None:
-    error = stream_error(sse_answer(
-        {**delta("a"), "usage": RICH_USAGE}, delta("b\ud83d"), call("{", index=0, id="c", name="f"),
-        done=False))
-    assert type(error) is DIM.StreamInterruptedError
-    message = DIM.Message("assistant", "ab\ud83d", tool_calls=(tool_call("c", "f", "{"),))
-    assert error.partial == DIM.ChatCompletion(
-        "x1", "chat.completion", 1, "m", (DIM.Choice(0, message),), DIM.Usage(**RICH_USAGE))
-
-
-def test_collect_takes_any_iterable_and_leaves_the_chunks_as_they_are() -> None:
-    with served(sse_answer(call("a", index=0, id="c"), call("b", index=0),
-                           chosen(logprobs={"content": [1]}),
-                           chosen(logprobs={"content": [2]}))) as (_, client):
-        chunks = list(client.stream("Hi"))
-    before = copy.deepcopy(chunks)
-    assert collect(chunks) == collect(iter(chunks)) == collect(tuple(chunks))
-    assert chunks == before
-    assert [chunk.raw for chunk in chunks] == [chunk.raw for chunk in before]
-
-
-@beside
-def test_collect_takes_linear_time_for_200_000_chunks() -> None:
-    few, many = 10_000, 200_000
-    function = DIM.Function("f", "d")
-    rich = DIM.Message(None, "a", "b", (DIM.ToolCall("c", function=function, index=0),))
-    for message, logprobs, rate in ((DIM.Message(None, "a"), None, 1),
-                                    (rich, {"content": [1]}, 20)):
-        chunk = DIM.ChatCompletionChunk(choices=(DIM.ChunkChoice(0, message, None, logprobs),))
-        start = time.process_time()
-        collect(itertools.repeat(chunk, few // rate))
-        middle = time.process_time()
-        folded = collect(itertools.repeat(chunk, many // rate)).choices[0]
-        assert time.process_time() - middle < 0.1 + 80 * (middle - start)
-        assert folded.message.content == "a" * (many // rate)
-    assert folded.message.tool_calls == (tool_call("c", "f", "d" * (many // rate)),)
-    assert folded.message.reasoning_content == "b" * (many // rate)
-    assert folded.logprobs == {"content": [1] * (many // rate)}
-
-
-# ---- Any bytes -----------------------------------------------------------------------------------
-
-FRAMINGS = ("chunked", "length", "none")
-
-
-def framed(pieces: List[bytes], framing: str, type: str) -> List[Tuple[bytes, bool]]:
-    """Return an answer in parts, the head first, each with whether it belongs to the body."""
-    head = f"HTTP/1.1 200 OK\r\nContent-Type: {type}\r\n".encode()
-    if framing == "chunked":
-        chunks = [part for piece in pieces for part in (
-            (b"%x\r\n" % len(piece), False), (piece, True), (b"\r\n", False))]
-        head += b"Transfer-Encoding: chunked\r\n"
-        return [(head + b"\r\n", False), *chunks, (b"0\r\n\r\n", False)]
-    body = b"".join(pieces)
-    head += b"Content-Length: %d\r\n" % len(body) if framing == "length" else b""
-    return [(head + b"\r\n", False), (body, True)]
-
-
-def every_cut(parts: List[Tuple[bytes, bool]], step: int = 1) -> Iterator[Tuple[bytes, Any, bool]]:
-    """Yield beginnings of an answer, the body in each (None: no whole head), and if that ended."""
-    wire = b"".join(part for part, _ in parts)
-    full = b"".join(part for part, is_body in parts if is_body)
-    for end in range(0, len(wire) + 1, step):
-        body, start = b"", 0
-        for part, is_body in parts:
-            body += part[: max(0, end - start)] if is_body else b""
-            start += len(part)
-        is_chunked, has_length = len(parts) > 2, b"Content-Length" in parts[0][0]
-        has_ended = end >= len(wire) - 4 if is_chunked else body == full or not has_length
-        yield wire[:end], None if end < len(parts[0][0]) else body, has_ended
-
-
-def check_cut_stream(client: Client, body: Optional[bytes], has_ended: bool, model: str) -> None:
-    """Fail unless a cut stream gives what arrived, and an error unless it proved complete."""
-    chunks, error = [], None
-    try:
-        for chunk in client.stream("Hello!"):
-            chunks.append(chunk)
-    except DIM.DeepInfraError as caught:
-        error = caught
-    if body is None:
-        assert chunks == []
-        assert isinstance(error, (DIM.APIConnectionError, DIM.APIResponseError))
-        return
-    count = body.count(b"\n\n")
-    assert chunks == documented_chunks(model)[:count]
-    is_complete = b"[DONE]\n\n" in body or (count >= 6 and has_ended)
-    assert type(error) is (type(None) if is_complete else DIM.StreamInterruptedError)
-
-
-def check_cut_answer(client: Client, body: Optional[bytes], has_ended: bool, text: bytes) -> None:
-    """Fail unless an answer that was cut is an error, and a whole one the answer."""
-    try:
-        assert client.chat("Hello!").raw == json.loads(text)
-        assert body == text
-        assert has_ended
-    except DIM.APIConnectionError:
-        assert not body or not has_ended
-    except DIM.APIResponseError:  # nothing tells the end of such an answer but its JSON
-        assert body is None or (has_ended and body != text)
-
-
-def check_cuts(client: Client, put: Callable[[bytes], Any], name: str, framing: str,
-               step: int) -> None:
-    model = SEED_MODELS["Distill" in name]
-    if "stream" in name:
-        stream = documented_stream(model, "done" in name)
-        pieces = [event + b"\n\n" for event in stream.split(b"\n\n")[:-1]]
-        for wire, body, has_ended in every_cut(framed(pieces, framing, SSE_TYPE), step):
-            put(wire)
-            check_cut_stream(client, body, has_ended, model)
-        return
-    text = documented(SEED_HELLO_ANSWER if "hello" in name else SEED_LAMB_ANSWER, model).encode()
-    for wire, body, has_ended in every_cut(framed(blocks_of(text, 100), framing, JSON_TYPE), step):
-        put(wire)
-        check_cut_answer(client, body, has_ended, text)
-
-
-EXCHANGES = ("stream", "stream done", "hello", "lamb",
-             "Distill stream", "Distill stream done", "Distill hello", "Distill lamb")
-
-
-@pytest.mark.parametrize("name, framing", [
-    ("stream", "chunked"), ("Distill stream done", "none"), ("hello", "length"), ("lamb", "none"),
-    ("Distill hello", "chunked"), ("Distill lamb", "length")])
-@beside
-def test_documented_exchange_cut_at_every_byte(name: str, framing: str) -> None:
-    canned = Canned()
-    check_cuts(canned.client(), lambda wire: setattr(canned, "wire", wire), name, framing, 1)
-
-
-@pytest.mark.parametrize("framing", FRAMINGS)
-@pytest.mark.parametrize("name", EXCHANGES)
-@beside
-def test_documented_exchange_cut_on_the_wire(name: str, framing: str) -> None:
-    with served(b"") as (server, client):
-        check_cuts(client, lambda wire: server.answers.__setitem__(0, then_close(wire)), name,
-                   framing, 131)
-
-
-def head_and(body: bytes = b"", *headers: bytes) -> bytes:
-    return b"\r\n".join([b"HTTP/1.1 200 OK", *headers, b"", body])
-
-
-OK = json.dumps(completion()).encode()
-ANY_BYTES: Dict[str, Tuple[bytes, str]] = {
-    "nothing": (b"", "APIConnectionError"),
-    "line end": (b"\r\n", "DeepInfraError"),
-    "zeros": (b"\x00" * 1000, "DeepInfraError"),
-    "random bytes": (bytes(random.Random(1).getrandbits(8) for _ in range(5000)), "DeepInfraError"),
-    "another protocol": (b"SSH-2.0-OpenSSH_9.6\r\n", "APIResponseError"),
-    "a TLS alert": (b"\x15\x03\x01\x00\x02\x02\x16", "APIResponseError"),
-    "HTTP/0.9": (b"<html>Hello</html>", "APIResponseError"),
-    "JSON alone": (OK, "APIResponseError"),
-    "status word": (b"HTTP/1.1 OK 200\r\n\r\n", "APIResponseError"),
-    "status missing": (b"HTTP/1.1\r\n\r\n", "APIResponseError"),
-    "status of 4 digits": (b"HTTP/1.1 2000 OK\r\n\r\n", "APIResponseError"),
-    "status negative": (b"HTTP/1.1 -20 OK\r\n\r\n", "APIResponseError"),
-    "status 0": (b"HTTP/1.1 000 OK\r\n\r\n", "DeepInfraError"),
-    "status 999": (b"HTTP/1.1 999 OK\r\nContent-Length: 0\r\n\r\n", "DeepInfraError"),
-    "version": (b"HTTP/9.9 200 OK\r\n\r\n", "APIResponseError"),
-    "status line without end": (b"HTTP/1.1 200 " + b"x" * 99999, "APIResponseError"),
-    "header without end": (head_and(b"", b"X: " + b"x" * 99999), "APIResponseError"),
-    "headers without end": (head_and(b"", *[b"X: x"] * 999), "APIResponseError"),
-    "header without colon": (head_and(b"", b"X", b"Content-Length: 1") + b"{", "DeepInfraError"),
-    "header of zeros": (head_and(b"{", b"X\x00: \x00\xff"), "DeepInfraError"),
-    "length a word": (head_and(b"{", b"Content-Length: x"), "DeepInfraError"),
-    "length negative": (head_and(b"{", b"Content-Length: -9"), "DeepInfraError"),
-    "length too long": (head_and(OK, b"Content-Length: 99999"), "APIConnectionError"),
-    "length beyond machines": (head_and(OK, b"Content-Length: " + b"9" * 40), "APIConnectionError"),
-    "length of too many digits": (head_and(b"{", b"Content-Length: " + b"9" * 5000),
-                                  "DeepInfraError"),
-    "lengths that differ": (head_and(OK, b"Content-Length: 5", b"Content-Length: 9"),
-                            "DeepInfraError"),
-    "chunk size a word": (head_and(b"zz\r\n", b"Transfer-Encoding: chunked"), "APIConnectionError"),
-    "chunk size empty": (head_and(b"\r\n{}", b"Transfer-Encoding: chunked"), "APIConnectionError"),
-    "chunk size negative": (head_and(b"-5\r\n{}\r\n", b"Transfer-Encoding: chunked"),
-                            "DeepInfraError"),
-    "chunk size huge": (head_and(b"f" * 30 + b"\r\n{}", b"Transfer-Encoding: chunked"),
-                        "APIConnectionError"),
-    "chunk size without end": (head_and(b"1" * 99999, b"Transfer-Encoding: chunked"),
-                               "DeepInfraError"),
-    "chunk without its line end": (head_and(b"2\r\n{}zzzz", b"Transfer-Encoding: chunked"),
-                                   "APIConnectionError"),
-    "trailer without end": (head_and(b"2\r\n{\r\n0\r\n" + b"x" * 99999,
-                                     b"Transfer-Encoding: chunked"),
-                            "DeepInfraError"),
-    "100 and no more": (b"HTTP/1.1 100 Continue\r\n\r\n", "DeepInfraError"),
-    "101": (b"HTTP/1.1 101 Switching\r\n\r\n", "APIError"),
-    "204": (b"HTTP/1.1 204 Nothing\r\n\r\n", "APIResponseError"),
-    "302 to nowhere": (b"HTTP/1.1 302 Go\r\nContent-Length: 0\r\n\r\n", "APIError"),
-    "302 to a file": (b"HTTP/1.1 302 Go\r\nLocation: file:///etc/passwd\r\n\r\n", "APIError"),
-    "401 of a strange kind": (b"HTTP/1.1 401 No\r\nWWW-Authenticate: \x00\xff=\r\n\r\n",
-                              "AuthenticationError"),
-    "407": (b"HTTP/1.1 407 No\r\nContent-Length: 0\r\n\r\n", "DeepInfraError"),
-    "500 cut short": (b"HTTP/1.1 500 No\r\nContent-Length: 99\r\n\r\nOh", "ServerError"),
-    "429 with a bad chunk": (b"HTTP/1.1 429 No\r\nTransfer-Encoding: chunked\r\n\r\nzz",
-                             "RateLimitError"),
-    "compressed": (head_and(b"\x1f\x8b\x08\x00\x00", b"Content-Encoding: gzip"),
-                   "APIResponseError"),
-    "number of 9,999 digits": (head_and(b'{"created": [' + b"9" * 9999 + b"]}x"),
-                               "APIResponseError"),
-    "strings without end": (head_and(b'{"a": "\\ud83d'), "APIResponseError"),
-    "two answers": (head_and(OK + OK), "APIResponseError"),
-}
-
-
-@pytest.mark.parametrize("wire, name", named(ANY_BYTES))
-@beside
-def test_any_bytes_give_one_of_our_errors(wire: bytes, name: str) -> None:
-    with served(then_close(wire), timeout=5) as (_, client):
-        with pytest.raises(getattr(DIM, name)):
-            client.chat("Hi")
-        with pytest.raises(DIM.DeepInfraError):
-            list(client.stream("Hi"))
-        with contextlib.suppress(DIM.DeepInfraError):
-            client.request("GET", "/x")
-
-
-@pytest.mark.parametrize("wire", [
-    head_and(OK), head_and(b"\xef\xbb\xbf" + OK), head_and(OK, b"X: \xff\xfe\x00"),
-    b"HTTP/1.0 200\r\n\r\n" + OK, b"HTTP/1.1 200 OK\n\n" + OK, b"HTTP/1.1 299 \xff\r\n\r\n" + OK,
-    b"HTTP/1.1 100 Continue\r\nX: y\r\n\r\n" + head_and(OK),
-    head_and(OK + b"zz", b"Content-Length: %d" % len(OK)),
-    head_and(b"%x;x=y\r\n%s\r\n0\r\nX: y\r\n\r\nzz" % (len(OK), OK),
-             b"Transfer-Encoding: chunked")],
-    ids=["plain", "BOM", "strange header", "HTTP/1.0", "LF", "status 299", "100 first",
-         "more than its length",
-         "chunk extension and trailer"])
-def test_odd_bytes_that_hold_an_answer_give_it(wire: bytes) -> None:
-    with served(then_close(wire)) as (_, client):
-        assert client.chat("Hi").text == client.chat("Hi").text == "Hi"
-
-
-@pytest.mark.parametrize("head", [
-    b"HTTP/1.1 200 OK", b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 200 OK\r\nContent-Ty",
-    b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"])
-def test_answer_cut_within_its_head_is_no_answer(head: bytes) -> None:
-    with served(then_close(head)) as (_, client):
-        for ask in (lambda: client.request("GET", "/x"), lambda: client.chat("Hi"), client.models,
-                    lambda: list(client.stream("Hi"))):
-            with pytest.raises((DIM.APIConnectionError, DIM.APIResponseError)):
-                ask()
-
-
-@beside
-def test_mutated_answers_give_a_result_or_one_of_our_errors() -> None:
-    chance = random.Random(1)
-    texts = [documented_stream(SEED_MODELS[0], True), SEED_HELLO_ANSWER.encode(),
-             b'{"error": {"code": 429}}',
-             sse(call("{", index=0, id="c", name="f"), finishes("stop", None)),
-             json.dumps(RICH_COMPLETION).encode()]
-    wires = [answer(text, status, type=type, chunks=chunks)
-             for text in texts for status in (200, 400)
-             for type in (JSON_TYPE, SSE_TYPE) for chunks in (None, 99)]
-    canned = Canned()
-    client = canned.client()
-    for n in range(320):
-        wire = bytearray(wires[n % len(wires)])
-        for _ in range(chance.choice([1, 1, 2, 5, 20])):
-            at = chance.randrange(len(wire))
-            other = bytes(chance.choices(b'\r\n:"[]{},0-9\xff\x00 nu', k=chance.randrange(4)))
-            wire[at : at + chance.randrange(4)] = other
-        canned.wire = bytes(wire)
-        for ask in (client.chat, client.stream):
-            with contextlib.suppress(DIM.DeepInfraError):
-                for _ in ask("Hi") if ask == client.stream else [ask("Hi")]:
-                    pass
-
-
-@pytest.mark.parametrize("opening, end", [("[", "]"), ('{"a":', "}"), ('{"error":[', "]}")],
-                         ids=repr)
-@beside
-def test_json_of_any_depth_gives_a_result_or_one_of_our_errors(opening: str, end: str) -> None:
-    canned = Canned()
-    client = canned.client()
-    for depth in (480, 900, 50_000):
-        deep = opening * depth + "1" + end * depth
-        for text in (f'{{"error": {deep}}}', f'{{"error": {{"message": {deep}, "code": {deep}}}}}',
-                     f'{{"choices": [{{"logprobs": {{"a": {deep}}}}}], "x": {deep}}}'):
-            for wire in (answer(text.encode()), answer(text.encode(), 400), sse_answer(text)):
-                canned.wire = wire
-                try:
-                    collect(client.stream("Hi")) if b"event-stream" in wire else client.chat("Hi")
-                except DIM.DeepInfraError as error:
-                    assert len(str(error)) < 3000
-
-
-@beside
-def test_stream_of_comments_alone_is_not_kept_in_memory() -> None:
-    wire = event_stream((b": " + b"x" * 60_000 + b"\n\n") * 100)
-    with served(lambda sock, request: sock.sendall(wire)) as (_, client):
-        tracemalloc.start()
+def shown(error: Optional[BaseException]) -> str:
+    """Return all that an error shows: its traceback, and it and its causes with all attributes."""
+    assert error is not None
+    report = traceback.TracebackException.from_exception(error, capture_locals=True)
+    texts, todo = list(report.format()), [error]
+    for item in todo:
+        todo += [e for e in (item.__cause__, item.__context__) if e and e not in todo]
+        values = [getattr(item, name, None) for name in dir(item) if not name.startswith("__")]
+        texts += [repr(item), str(item), repr(item.args), *map(str, item.args)]
+        texts += [f"{value!r} {value}" for value in values if not callable(value)]
+    return "\n".join(texts)
+
+
+def check_all(check: Callable[..., Any], cases: Dict[str, Any]) -> None:
+    """Check all rows of a table at once, since each mostly waits, and name those that fail."""
+
+    def run(case: Any) -> str:
         try:
-            with pytest.raises(DIM.StreamInterruptedError):
-                list(client.stream("Hi"))
-            assert tracemalloc.get_traced_memory()[1] < 3_000_000
-        finally:
-            tracemalloc.stop()
+            check(*case)
+        except BaseException:  # pytest's own are no Exceptions
+            return traceback.format_exc()
+        return ""
+
+    with ThreadPoolExecutor(len(cases)) as pool:
+        results = dict(zip(cases, pool.map(run, cases.values())))
+    assert "\n".join(f"{name}: {text}" for name, text in results.items() if text) == ""
 
 
-@beside
-def test_body_over_64_mib_is_refused_before_it_is_in_memory() -> None:
-    sent, block = [0], b"x" * (1 << 20)
-
-    def flood(sock: socket.socket, request: Request) -> bool:
-        sock.sendall(head_and(b'{"a": "', b"Content-Type: application/json"))
-        with contextlib.suppress(OSError):
-            for _ in range(200):
-                sock.sendall(block)
-                sent[0] += len(block)
-        return False
-
-    error = chat_error(flood, timeout=5)
-    assert type(error) is DIM.APIResponseError
-    assert "64 MiB" in str(error)
-    assert 64 << 20 <= sent[0] < 80 << 20
+@contextlib.contextmanager
+def dead_port() -> Iterator[int]:
+    """Give a port that refuses connections."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        yield sock.getsockname()[1]
 
 
-# ---- Connections, time, retries, safety ----------------------------------------------------------
+@contextlib.contextmanager
+def deaf_port(is_full: bool = False) -> Iterator[int]:
+    """Give a port where nothing answers; a full one takes no connection either."""
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.socket())
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0 if is_full else 16)
+        while is_full:
+            sock = stack.enter_context(socket.socket())
+            sock.settimeout(0.02)
+            try:
+                sock.connect(listener.getsockname())
+            except OSError:
+                break
+        yield listener.getsockname()[1]
+
+
+@pytest.fixture()
+def waits(monkeypatch: pytest.MonkeyPatch) -> List[float]:
+    """Let no time pass between attempts, but note how long it should be."""
+    noted: List[float] = []
+    sleep, here = time.sleep, threading.current_thread()
+
+    def note(seconds: float) -> None:
+        (noted.append if threading.current_thread() is here else sleep)(seconds)
+
+    monkeypatch.setattr(time, "sleep", note)
+    return noted
+
 
 # A CA; one with the same key that only a strict check refuses (its basic constraints are not
 # critical); a certificate of the first for 127.0.0.1, localhost and api.example.test; its key.
@@ -2452,1225 +585,1868 @@ def serve(request: pytest.FixtureRequest, tls: ssl.SSLContext) -> Callable[..., 
     return functools.partial(Server, context=tls if request.param == "https" else None)
 
 
-@pytest.fixture()
-def waits(monkeypatch: pytest.MonkeyPatch) -> List[float]:
-    """Let no time pass between attempts, but note how long it should be."""
-    noted: List[float] = []
-    sleep, here = time.sleep, threading.current_thread()
-    monkeypatch.setattr(time, "sleep", lambda seconds: (
-        noted.append if threading.current_thread() is here else sleep)(seconds))
-    return noted
-
-
-@pytest.fixture()
-def names_are_local(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Resolve the names below example.test to 127.0.0.1."""
-    resolve = socket.getaddrinfo
-    monkeypatch.setattr(socket, "getaddrinfo", lambda host, *args, **options: resolve(
-        "127.0.0.1" if str(host).endswith(".example.test") else host, *args, **options))
-
-
-def cut(data: bytes) -> Answer:
-    """Return an answer that is cut after these bytes."""
-    return lambda sock, request: sock.sendall(data)
-
-
-def reset(data: bytes = b"") -> Answer:
-    """Return an answer that ends in a RST after these bytes."""
-    def send(sock: socket.socket, request: Request) -> None:
-        if data:
-            sock.sendall(data)
-            threading.Event().wait(0.02)  # for the client to read them
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        sock.close()
-    return send
-
-
-def drip(head: bytes, again: bytes, size: int = 1) -> Answer:
-    """Return an answer that goes on for ever, so many bytes each 0.02 s."""
-    def send(sock: socket.socket, request: Request) -> None:
-        sock.sendall(head)
-        for start in itertools.cycle(range(0, len(again), size)):
-            time.sleep(0.02)
-            sock.sendall(again[start : start + size])
-    return send
-
-
-def chunk(data: bytes) -> bytes:
-    return b"%x\r\n%s\r\n" % (len(data), data)
-
-
-def chunked(*pieces: bytes, type: str = JSON_TYPE) -> bytes:
-    """Return an answer in chunks, without its end."""
-    head = f"HTTP/1.1 200 OK\r\nContent-Type: {type}\r\nTransfer-Encoding: chunked\r\n\r\n"
-    return head.encode() + b"".join(map(chunk, pieces))
-
-
-def connections_of(server: Server) -> List[int]:
-    """Return on which connection each request came."""
-    return [request.connection for request in server.requests]
-
-
-def text_of(request: Request) -> str:
-    return str(request.json["messages"][-1]["content"])
-
-
-@contextlib.contextmanager
-def deaf_port(is_full: bool = False) -> Iterator[int]:
-    """Give a port where nothing answers; a full one takes no connection either."""
-    with contextlib.ExitStack() as stack:
-        listener = stack.enter_context(socket.socket())
-        listener.bind(("127.0.0.1", 0))
-        listener.listen(0 if is_full else 16)
-        while is_full:
-            sock = stack.enter_context(socket.socket())
-            sock.settimeout(0.02)
-            try:
-                sock.connect(listener.getsockname())
-            except OSError:
-                break
-        yield listener.getsockname()[1]
-
-
-@contextlib.contextmanager
-def dead_port() -> Iterator[int]:
-    """Give a port that refuses connections."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        yield sock.getsockname()[1]
-
-
-def closes(server: Server) -> bool:
-    """Return whether a client closes its connection soon, with time.sleep patched, too."""
-    pause = threading.Event()
-    return any(server.closed or pause.wait(0.005) for _ in range(200))
-
-
-def run_python(code: str, *args: str) -> str:
-    """Return what a program that imports deepinfra_min prints."""
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code, *args], timeout=20, check=False,
-        cwd=os.path.dirname(os.path.abspath(deepinfra_min.__file__)), capture_output=True)
-    assert (done.stderr.decode(), done.returncode) == ("", 0)
-    return done.stdout.decode()
-
-
-def check_all(check: Callable[..., Any], cases: Dict[str, Any]) -> None:
-    """Check all cases of a table at once, since each mostly waits, and name those that fail."""
-    def run(case: Any) -> str:
-        try:
-            check(*case)
-        except BaseException:  # pytest's own are no Exceptions
-            return traceback.format_exc()
-        return ""
-
-    with ThreadPoolExecutor(len(cases)) as pool:
-        results = dict(zip(cases, pool.map(run, cases.values())))
-    assert "\n".join(f"{name}: {text}" for name, text in results.items() if text) == ""
-
-
-def shown(error: Optional[BaseException]) -> str:
-    """Return all that an error shows: its traceback, and it and its causes with all attributes."""
-    assert error is not None
-    texts = traceback.format_exception(type(error), error, error.__traceback__)
-    seen: List[BaseException] = []
-    todo: List[Optional[BaseException]] = [error]
-    while todo:
-        item = todo.pop()
-        if item is not None and item not in seen:
-            seen.append(item)
-            todo += [item.__cause__, item.__context__]
-            values = [getattr(item, name, None) for name in dir(item) if not name.startswith("__")]
-            texts += [repr(item), str(item), repr(item.args), *map(str, item.args)]
-            texts += [f"{value!r} {value}" for value in values if not callable(value)]
-    return "\n".join(texts)
-
-
-# Connections
-
-
-def test_connection_is_kept_after_every_whole_answer(serve: Callable[..., Server]) -> None:
-    not_found = answer({"error": {"message": "no"}}, 404)
-    stream, empty = sse(delta("Hi", "stop")), b"HTTP/1.1 204 No Content\r\n\r\n"
-    with serve(answer(completion()), answer(completion(), chunks=7), not_found, sse_answer(),
-               answer(stream, type=SSE_TYPE), answer(stream, type=SSE_TYPE, chunks=7), empty,
-               answer({"data": []}), answer({"embedding": []})) as server:
-        with server.client() as client:
-            assert [client.chat("1").text, client.chat("2").text] == ["Hi", "Hi"]
-            with pytest.raises(deepinfra_min.APIError):
-                client.chat("3")
-            assert list(client.stream("4")) == []
-            assert collect(client.stream("5")).text == collect(client.stream("6")).text == "Hi"
-            assert client.request("DELETE", "/7") is None
-            assert client.models() == []
-            assert client.request("POST", "/embeddings", {"input": "9"}) == {"embedding": []}
-            assert server.closed == 0
-        assert (connections_of(server), server.connections) == ([0] * 9, 1)
-        assert server.wait_closed()
-
-
-@pytest.mark.parametrize("first", [
-    pytest.param(answer(completion(), headers=("Connection: close",)), id="connection: close"),
-    pytest.param(cut(b"HTTP/1.1 200 OK\r\n\r\n" + json.dumps(completion()).encode()),
-                 id="until closed"),
-    pytest.param(cut(answer(completion()).replace(b"HTTP/1.1", b"HTTP/1.0")), id="HTTP/1.0")])
-def test_connection_is_not_kept_where_the_answer_says_so(first: Answer) -> None:
-    with Server(first, answer(completion())) as server, server.client(max_retries=0) as client:
-        assert [client.chat("1").text, client.chat("2").text] == ["Hi", "Hi"]
-        assert connections_of(server) == [0, 1]
-
-
-@pytest.mark.parametrize("read", [
-    pytest.param(lambda response: response.read(), id="read()"),
-    pytest.param(lambda response: b"".join(iter(lambda: response.read(5), b"")), id="read(5)"),
-    pytest.param(lambda response: b"".join(iter(lambda: response.read1(5), b"")), id="read1(5)"),
-    pytest.param(lambda response: b"".join(response), id="lines")])
-@pytest.mark.parametrize("reply", [
-    pytest.param(answer(b"one\ntwo\n"), id="length"),
-    pytest.param(answer(b"one\ntwo\n", chunks=3), id="chunked")])
-def test_handler_keeps_the_connection_of_a_response_read_to_its_end(
-        serve: Callable[..., Server], pems: Path, read: Callable[[Any], bytes],
-        reply: bytes) -> None:
-    context = ssl.create_default_context(cafile=str(pems / "ca.pem"))
-    handler = deepinfra_min.KeepAliveHandler(context)
-    opener = urllib.request.build_opener(handler)
-    with serve(reply) as server:
-        for _ in range(2):
-            with opener.open(server.url, timeout=5) as response:
-                assert (response.status, response.geturl()) == (200, server.url)
-                assert response.headers["Content-Type"] == JSON_TYPE
-                assert read(response) == b"one\ntwo\n"
-        assert read(opener.open(server.url, b"not closed", timeout=5)) == b"one\ntwo\n"
-        assert read(opener.open(server.url, timeout=5)) == b"one\ntwo\n"
-        assert connections_of(server) == [0, 0, 0, 0]
-        handler.close()
-        assert server.wait_closed()
-
-
-def test_handler_closes_the_connection_of_a_response_left_early(serve: Callable[..., Server],
-                                                                pems: Path) -> None:
-    context = ssl.create_default_context(cafile=str(pems / "ca.pem"))
-    opener = urllib.request.build_opener(deepinfra_min.KeepAliveHandler(context=context))
-    with serve(answer(b"one\ntwo\n")) as server:
-        with opener.open(server.url, timeout=5) as response:
-            assert response.read(4) == b"one\n"
-        assert server.wait_closed()
-
-
-def test_handler_works_with_the_other_handlers_of_urllib() -> None:
-    login = urllib.request.HTTPPasswordMgrWithDefaultRealm()
-    opener = urllib.request.build_opener(
-        deepinfra_min.KeepAliveHandler(), urllib.request.HTTPCookieProcessor(),
-        urllib.request.HTTPBasicAuthHandler(login))
-    moved = answer(b"", 302, headers=("Location: /there",))
-    asked = answer(b"", 401, headers=('WWW-Authenticate: Basic realm="here"', "Set-Cookie: a=b"))
-    with Server(moved, asked, answer(b"one"), answer(b"two", 404)) as server:
-        login.add_password(None, server.origin, "me", "hunter2")
-        with opener.open(server.origin + "/here", timeout=5) as response:
-            assert (response.read(), response.geturl()) == (b"one", server.origin + "/there")
-        with pytest.raises(urllib.error.HTTPError) as caught:
-            opener.open(server.origin, timeout=5)
-        with caught.value:
-            assert (caught.value.code, caught.value.read()) == (404, b"two")
-        assert [request.path for request in server.requests] == ["/here", "/there", "/there", "/"]
-        assert server.requests[2].headers["authorization"] == "Basic bWU6aHVudGVyMg=="
-        assert server.requests[3].headers["cookie"] == "a=b"
-    with dead_port() as port, pytest.raises(OSError):
-        opener.open(f"http://127.0.0.1:{port}", timeout=5)
-
-
-@pytest.mark.parametrize("handlers, connections", [
-    pytest.param([], [0, 1, 2], id="urllib's own"),
-    pytest.param([deepinfra_min.KeepAliveHandler], [0, 0, 0], id="KeepAliveHandler")])
-def test_client_takes_an_opener(handlers: List[Any], connections: List[int]) -> None:
-    opener: Any = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(), *handlers)
-    busy = answer({"error": "busy"}, 429, headers=("Set-Cookie: a=b", "Retry-After-Ms: 1"))
-    with Server(busy, answer(completion()), sse_answer(delta("Hi", "stop"))) as server:
-        with server.client(opener=opener) as client:
-            assert client.chat("1").text == collect(client.stream("2")).text == "Hi"
-            assert connections_of(server) == connections
-            assert [request.headers.get("cookie") for request in server.requests] == [
-                None, "a=b", "a=b"]
-        assert not handlers or server.closed == 0  # the opener is its owner's to close
-        for handler in opener.handlers:
-            handler.close()
-        assert server.wait_closed(connections[-1] + 1)
-
-
-def test_client_certificate_is_shown(tls: ssl.SSLContext, pems: Path) -> None:
-    tls.load_verify_locations(str(pems / "ca.pem"))
-    tls.verify_mode = ssl.CERT_REQUIRED
-    context = ssl.create_default_context(cafile=str(pems / "ca.pem"))
-    with Server(answer(completion()), context=tls) as server:
-        with pytest.raises(deepinfra_min.APIConnectionError):
-            server.client(ssl_context=context, max_retries=0).chat("Hi")
-        context.load_cert_chain(str(pems / "leaf.pem"))
-        with server.client(ssl_context=context) as client:
-            assert client.chat("Hi").text == "Hi"
-
-
-def test_default_context_is_made_once_and_only_when_needed(tls: ssl.SSLContext, pems: Path,
-                                                           monkeypatch: pytest.MonkeyPatch) -> None:
-    made, make = [], ssl.create_default_context
-    ours = make(cafile=str(pems / "ca.pem"))
-
-    def count(*args: Any, **options: Any) -> ssl.SSLContext:
-        made.append(1)
-        time.sleep(0.05)  # for the other threads to come as well
-        return make(*args, **options)
-
-    monkeypatch.setattr(ssl, "create_default_context", count)
-    together = threading.Barrier(4)
-
-    def meet(sock: socket.socket, request: Request) -> bool:
-        together.wait(5)
-        sock.sendall(answer(completion()))
-        return True
-
-    with Server(answer(completion())) as plain, Server(meet, context=tls) as server:
-        with plain.client() as client:
-            client.chat("Hi")
-        with server.client() as client:
-            assert made == []
-            with ThreadPoolExecutor(4) as pool:
-                assert [reply.text for reply in pool.map(client.chat, "abcd")] == ["Hi"] * 4
-            assert (len(made), server.connections) == (1, 4)
-        with server.client(ssl_context=ours) as client, ThreadPoolExecutor(4) as pool:
-            list(pool.map(client.chat, "abcd"))
-        assert len(made) == 1
-
-
-ENDS: Dict[str, Tuple[float, List[bytes], bool]] = {  # what follows [DONE]
-    "terminator there": (0.0, [chunk(sse(delta("Hi"))) + b"0\r\n\r\n"], True),
-    "terminator later": (0.1, [chunk(sse(delta("Hi"))), b"0\r\n\r\n"], True),
-    "terminator in two": (0.05, [chunk(sse(delta("Hi"))) + b"0\r\n", b"\r\n"], True),
-    "no terminator": (0.0, [chunk(sse(delta("Hi")))], False),
-    "more and more": (0.05, [chunk(sse(delta("Hi"))), *[chunk(b": more\n\n")] * 100], False),
-    "no chunk size": (0.0, [chunk(sse(delta("Hi"))) + b"x\r\n\r\n"], False)}
-
-
-def test_stream_gives_its_connection_back_at_done(serve: Callable[..., Server]) -> None:
-    def check(pause: float, parts: List[bytes], is_kept: bool) -> None:
-        def send(sock: socket.socket, request: Request) -> bool:
-            sock.sendall(chunked(type=SSE_TYPE) + parts[0])
-            for part in parts[1:]:
-                time.sleep(pause)
-                sock.sendall(part)
-            return True
-
-        with serve(send, answer(completion())) as server, server.client(max_retries=0) as client:
-            started = time.monotonic()
-            assert "".join(part.text for part in client.stream("1")) == "Hi"
-            assert time.monotonic() - started < 2
-            assert is_kept or server.wait_closed()
-            assert client.chat("2").text == "Hi"
-            assert connections_of(server) == [0, 0 if is_kept else 1]
-
-    check_all(check, ENDS)
-
-
-@pytest.mark.parametrize("leave", [
-    pytest.param(lambda stream: stream.close(), id="close before the first chunk"),
-    pytest.param(lambda stream: next(stream) and stream.close(), id="close"),
-    pytest.param(lambda stream: next(stream) and None, id="drop"),
-    pytest.param(lambda stream: [part.text for part in stream if 1 / 0], id="raise")])
-@pytest.mark.parametrize("is_busy", [False, True], ids=["silent server", "busy server"])
-def test_stream_left_early_closes_at_once(serve: Callable[..., Server], is_busy: bool,
-                                          leave: Callable[[Any], Any]) -> None:
-    def send(sock: socket.socket, request: Request) -> bool:
-        event = f"data: {json.dumps(delta('Hi'))}\n\n".encode()
-        sock.sendall(chunked(event, type=SSE_TYPE))
-        while is_busy:
-            sock.sendall(chunk(event))
-        return True
-
-    with serve(send) as server, server.client() as client:
-        with contextlib.suppress(ZeroDivisionError):
-            leave(client.stream("Hi"))
-        assert server.wait_closed()
-
-
-@pytest.mark.parametrize("farewell", [b"", answer({"error": "idle for too long"}, 408)],
-                         ids=["close", "408 and close"])
-def test_idle_connection_that_the_server_closed_is_not_used(serve: Callable[..., Server],
-                                                            farewell: bytes) -> None:
-    half_closed = threading.Event()
-
-    def send(sock: socket.socket, request: Request) -> bool:
-        sock.sendall(answer(completion("one")))
-        if farewell:
-            time.sleep(0.05)
-            sock.sendall(farewell)
-        socket.socket.shutdown(sock, socket.SHUT_WR)  # still reads what the client may send
-        half_closed.set()
-        return True
-
-    with serve(send, answer(completion("two"))) as server, server.client(max_retries=0) as client:
-        assert client.chat("1").text == "one"
-        assert half_closed.wait(1)
-        assert client.chat("2").text == "two"
-        assert connections_of(server) == [0, 1]
-        assert server.wait_closed(1)
-
-
-@pytest.mark.parametrize("die", [cut(b""), reset()], ids=["closed", "reset"])
-def test_request_goes_out_again_when_its_kept_connection_dies(
-        serve: Callable[..., Server], die: Answer, waits: List[float],
-        caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO)
-    with serve(answer(completion("one")), die, answer(completion("two")), die, die) as server:
-        with server.client(max_retries=0) as client:
-            assert [client.chat("1").text, client.chat("2").text] == ["one", "two"]
-            assert connections_of(server) == [0, 0, 1]
-            with pytest.raises(deepinfra_min.APIConnectionError):
-                client.chat("3")  # once more, and no more
-            assert connections_of(server) == [0, 0, 1, 1, 2]
-    first, again = server.requests[1:3]
-    assert first[:4] == again[:4]
-    assert (waits, caplog.records) == ([], [])
-
-
-@pytest.mark.parametrize("die", [cut(b"H"), reset(b"HTTP/1.1 200 OK\r\n")], ids=["closed", "reset"])
-def test_request_does_not_go_out_again_once_an_answer_began(serve: Callable[..., Server],
-                                                            die: Answer) -> None:
-    with serve(answer(completion()), die) as server, server.client() as client:
-        client.chat("1")
-        with pytest.raises(deepinfra_min.DeepInfraError):
-            client.chat("2")
-        assert connections_of(server) == [0, 0]
-
-
-def test_request_that_met_silence_does_not_go_out_again() -> None:
-    with Server(answer(completion()), b"") as server, server.client(timeout=0.2) as client:
-        client.chat("1")
-        with pytest.raises(deepinfra_min.APITimeoutError):
-            client.chat("2")
-        assert connections_of(server) == [0, 0]
-
-
-def sockets_to(port: int) -> List[socket.socket]:
-    found = []
-    for item in gc.get_objects():
-        if type(item) in (socket.socket, ssl.SSLSocket):
-            with contextlib.suppress(OSError):
-                if item.getpeername()[1] == port:
-                    found.append(item)
-    return found
-
-
-def test_sockets_probe_a_silent_peer_and_send_without_delay(serve: Callable[..., Server]) -> None:
-    with serve(chunked(sse(delta("Hi"), done=False), type=SSE_TYPE)) as server:
-        with server.client() as client, contextlib.closing(client.stream("Hi")):
-            sock, = sockets_to(server.port)
-            assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
-            assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
-            idle = getattr(socket, "TCP_KEEPIDLE", getattr(socket, "TCP_KEEPALIVE", 0x10))
-            assert 30 <= sock.getsockopt(socket.IPPROTO_TCP, idle) <= 90
-
-
-@beside
-def test_client_serves_200_threads_at_once() -> None:
-    together = threading.Barrier(200)
-
-    def meet(sock: socket.socket, request: Request) -> bool:
-        together.wait(10)
-        sock.sendall(answer(completion(text_of(request))))
-        return True
-
-    server = Server(meet)
-    server._listener.listen(256)
-    names = [str(number) for number in range(200)]
-    with server, server.client(max_retries=0) as client, ThreadPoolExecutor(200) as pool:
-        assert [reply.text for reply in pool.map(client.chat, names)] == names
-        assert (len(server.requests), server.connections) == (200, 200)
-
-
-FORK = """
-import os, sys
-from deepinfra_min import Client, collect
-for url in sys.argv[1:]:
-    client = Client(base_url=url)
-    stream = client.stream("parent streams")
-    first = next(stream)
-    print(client.chat("parent").text, flush=True)
-    pid = os.fork()
-    if not pid:
-        print(client.chat("child").text, client.chat("child").text)
-        client.close()
-        sys.exit()
-    assert os.waitpid(pid, 0) == (pid, 0)
-    print(client.chat("parent").text, first.text + collect(stream).text, flush=True)
-"""
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
-def test_child_of_a_fork_uses_none_of_the_sockets_of_its_parent(tls: ssl.SSLContext) -> None:
-    def send(sock: socket.socket, request: Request) -> bool:
-        if "streams" in text_of(request):
-            sock.sendall(chunked(sse(delta("so"), done=False), type=SSE_TYPE))
-            child_came.wait(5)
-            sock.sendall(chunk(sse(delta(" far"))) + b"0\r\n\r\n")
-        else:
-            sock.sendall(answer(completion(f"{text_of(request)} on {request.connection}")))
-        if request.connection == 2:
-            child_came.set()
-        return True
-
-    for context in (None, tls):
-        child_came = threading.Event()
-        with Server(send, context=context) as server:
-            assert run_python(FORK, server.url).splitlines() == [
-                "parent on 1", "child on 2 child on 2", "parent on 1 so far"]
-
-
-def test_client_pickles_with_its_settings_but_without_its_connections(tls: ssl.SSLContext) -> None:
-    with Server(answer(completion()), answer(completion()), b"", context=tls) as server:
-        with server.client(headers={"X-Team": "blue"}, timeout=0.2, max_retries=0) as client:
-            client.chat("Hi")
-            with pickle.loads(pickle.dumps(client)) as copy:
-                copy.chat("Hi")
-                with pytest.raises(deepinfra_min.APITimeoutError, match=r"0\.2 s"):
-                    copy.chat("Hi")
-            assert repr(copy) == repr(client)
-    first, second, third = server.requests
-    assert connections_of(server) == [0, 1, 1]
-    assert first[:4] == second[:4] == third[:4]
-    assert first.headers["x-team"] == "blue"
+# ---- Errors and data objects ---------------------------------------------------------------------
+
+ERROR_BASES = {
+    "DeepInfraError": "Exception",
+    "ConfigurationError": "DeepInfraError ValueError",
+    "APIConnectionError": "DeepInfraError",
+    "APITimeoutError": "APIConnectionError TimeoutError",
+    "StreamInterruptedError": "APIConnectionError",
+    "APIResponseError": "DeepInfraError",
+    "APIError": "DeepInfraError",
+    "AuthenticationError": "APIError",
+    "RateLimitError": "APIError",
+    "ServerError": "APIError",
+}
+
+
+def check_copies(item: Any) -> None:
+    pickled = [pickle.dumps(item, n) for n in range(pickle.HIGHEST_PROTOCOL + 1)]
+    for other in (copy.copy(item), copy.deepcopy(item), *map(pickle.loads, pickled)):
+        assert (repr(other), vars(other)) == (repr(item), vars(item))
+
+
+@pytest.mark.parametrize("name", ERROR_BASES)
+def test_error_classes(name: str) -> None:
+    kind = getattr(dim, name)
+    assert [base.__name__ for base in kind.__bases__] == ERROR_BASES[name].split()
+    error = kind("no", hint="try")
+    assert (str(error), error.hint, kind().hint) == ("no (try)", "try", "")
+    assert (error.partial, error.is_retryable) == (None, False)
+    check_copies(error)
+    with pytest.raises(TypeError):
+        kind("no", hnit="try")
+
+
+def test_error_keeps_what_the_answer_said_and_survives_copies() -> None:
+    body = {"error": {"message": "Busy", "code": "c", "param": "p", "type": "t"}, "more": [1]}
+    error = chat_error(answer(body, 429, "Retry-After: 7", "X-Request-Id: r-1"))
+    assert (error.status, error.message, error.body) == (429, "Busy", body)
+    assert (error.code, error.param, error.type) == ("c", "p", "t")
+    assert (error.request_id, error.retry_after) == ("r-1", 7.0)
+    assert error.headers["content-type"] == JSON_TYPE
+    check_copies(error)
+    check_copies(stream_error(sse_answer(delta("Hi"), done=False)))
+
+
+# An answer that is a completion, a chunk, and a list of models.
+RICH: Dict[str, Any] = json.loads("""{
+    "id": "x1", "object": "o", "created": 7, "model": "m", "service_tier": "flex", "new": [2],
+    "usage": {
+        "prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3, "estimated_cost": 0.5,
+        "prompt_tokens_details": {"cached_tokens": 1},
+        "completion_tokens_details": {"reasoning_tokens": 2}
+    },
+    "choices": [{
+        "index": 3, "finish_reason": "stop", "logprobs": {"content": [{"logprob": -0.5}]},
+        "message": {
+            "role": "assistant", "content": "Hi", "reasoning_content": "hm", "name": "n",
+            "reasoning_details": [{"text": "hm"}],
+            "tool_calls": [{
+                "id": "c1", "type": "function", "extra_content": {"signature": "s"},
+                "function": {"name": "f", "arguments": "{not JSON", "new": 1}
+            }]
+        }
+    }],
+    "data": [{"id": "a/b", "metadata": {"context_length": 9}}, {}, {"id": null}]
+}""")
+RICH_CHOICE = RICH["choices"][0]
+RICH_MESSAGE = RICH_CHOICE["delta"] = RICH_CHOICE["message"]
+RICH_CALL = RICH_MESSAGE["tool_calls"][0]
+MADE_CALL = dim.ToolCall("c1", "function", dim.Function("f", "{not JSON"))
+MADE_MESSAGE = dim.Message("assistant", "Hi", "hm", (MADE_CALL,), "n")
+MADE_USAGE = dim.Usage(1, 2, 3, 0.5, {"cached_tokens": 1}, {"reasoning_tokens": 2})
+MADE_ENDING = "stop", {"content": [{"logprob": -0.5}]}
+MADE_HEAD = "x1", "o", 7, "m"
+
+
+def rich_objects() -> List[Any]:
+    """Return an answer, a chunk and a model as a client makes them."""
+    with served(answer(RICH), sse_answer(RICH), answer(RICH)) as (_, client):
+        return [client.chat("Hi"), *client.stream("Hi"), client.models()[0]]
+
+
+def test_data_object_equals_one_made_by_hand_and_its_copies() -> None:
+    expected = [
+        dim.ChatCompletion(
+            *MADE_HEAD, (dim.Choice(3, MADE_MESSAGE, *MADE_ENDING),), MADE_USAGE, "flex"
+        ),
+        dim.ChatCompletionChunk(
+            *MADE_HEAD, (dim.ChunkChoice(3, MADE_MESSAGE, *MADE_ENDING),), MADE_USAGE, "flex"
+        ),
+        dim.Model("a/b"),
+    ]
+    for item, made in zip(rich_objects(), expected):
+        assert (item, repr(item)) == (made, repr(made))
+        assert eval(repr(item), vars(dim)) == item
+        check_copies(item)
+    assert dim.ToolCall("a", index=1) == dim.ToolCall("a", index=2) != dim.ToolCall("b")
+
+
+def test_data_object_keeps_its_json() -> None:
+    reply, chunk, model = rich_objects()
+    message = reply.message
+    call = message.tool_calls[0]
+    items = [reply, chunk, model, reply.usage, reply.choices[0], message, call, call.function]
+    raws = [RICH, RICH, RICH["data"][0], RICH["usage"], RICH_CHOICE, RICH_MESSAGE, RICH_CALL]
+    assert [item.raw for item in items] == [*raws, RICH_CALL["function"]]
+    assert (dim.Usage().raw, dim.Usage(raw={"new": 1}).raw) == ({}, {"new": 1})
+
+
+def test_text_is_the_first_choices_and_in_a_chunk_that_of_index_0() -> None:
+    reply, chunk, _ = rich_objects()
+    assert (reply.text, chunk.text) == ("Hi", "")
+    chunk.choices += (dim.ChunkChoice(0, dim.Message(content="a")),)
+    assert chunk.text == "a"
+    assert dim.ChatCompletion().text == dim.ChatCompletionChunk().text == ""
+
+
+@pytest.mark.skipif(sys.version_info < (3, 10), reason="the hints are written as in Python 3.10")
+def test_public_classes_have_type_hints() -> None:
+    for value in [getattr(dim, name) for name in dim.__all__]:
+        if isinstance(value, type):
+            assert isinstance(typing.get_type_hints(value), dict)
+
+
+# ---- Settings of a client ------------------------------------------------------------------------
+
+TOKEN_VARIABLES = ("DEEPINFRA_TOKEN", "DEEPINFRA_API_KEY", "DEEPINFRA_API_TOKEN")
+ASCII_TOKEN = "".join(map(chr, range(33, 127)))
+TOKEN_SOURCES = [  # the argument, the variables, the token that is sent
+    ("a", ["b", "c", "d"], "a"),
+    (None, ["b", "c", "d"], "b"),
+    (None, ["", "c", "d"], "c"),
+    (None, ["", " ", "d"], "d"),
+    (None, [], None),
+    ("", ["b", "c", "d"], None),
+    (" \t a\n", [], "a"),
+    (None, ["'b'"], "b"),
+    (None, [' " b "\r\n'], "b"),
+    ("jwt:a.b-c_d~+/=", [], "jwt:a.b-c_d~+/="),
+    (ASCII_TOKEN, [], ASCII_TOKEN),
+]
+
+
+def client_refusal(api_key: Any = TOKEN, **options: Any) -> Any:
+    """Return the error of a client that can't be made, with the module's frames alone."""
+    with pytest.raises(dim.ConfigurationError) as caught:
+        Client(api_key, **options)
+    error = caught.value.with_traceback(caught.tb.tb_next)
+    assert TOKEN not in shown(error)
+    return error
+
+
+@pytest.mark.parametrize("api_key, variables, token", TOKEN_SOURCES)
+def test_token_source(
+    api_key: Any, variables: List[str], token: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in zip(TOKEN_VARIABLES, variables):
+        monkeypatch.setenv(name, value)
+    with served(answer([]), api_key=api_key) as (server, client):
+        monkeypatch.setenv("DEEPINFRA_TOKEN", "later")  # the variables were read by now
+        client.request("GET", "/x")
+    header = server.requests[0].headers.get("authorization")
+    assert header == (token and f"Bearer {token}")
+
+
+@pytest.mark.parametrize("source", ["api_key", *TOKEN_VARIABLES])
+def test_malformed_token_names_its_source_and_is_not_shown(
+    source: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for bad in ("\u00e9", "\u2028", "\u20ac", "\n", "\r\nX: y", "\t", "\x7f", "\x1b"):
+        token: Optional[str] = f"sk-secret{bad}0123"
+        if source != "api_key":
+            monkeypatch.setenv(source, f"sk-secret{bad}0123")
+            token = None
+        error = client_refusal(token)
+        assert (error.setting, source in str(error)) == ("api_key", True)
+        assert not re.search("secret|0123", shown(error))
+
+
+PLAIN_URLS = [
+    "HTTP://192.168.1.2",
+    "http://localhost.example.com/v1",
+    "http://127.0.0.1.example.com",
+    "http://128.0.0.1",
+    "http://127.999.1.1",
+    "http://[::2]",
+    "http://[2001:db8::1]:8000/v1",
+]
+BAD_URLS = [
+    "file:///etc/passwd",
+    "ftp://localhost/v1",
+    "data:application/json,{}",
+    "ws://localhost",
+    "api.deepinfra.com/v1/openai",
+    "localhost:8000",
+    "//localhost",
+    "/v1/openai",
+    "https://",
+    "https:///v1",
+    "https:api.deepinfra.com",
+    "http://[::1",
+    "https://api.deepinfra.com:x",
+    "https://api.deepinfra.com:99999",
+    "https://a b.com",
+    "https://a.com/\r\nX: y",
+    "https://a.com/?x=y",
+    "http://127.0.0.1@example.com",
+    "http://example.com#@localhost",
+    "http://example.com?@127.0.0.1",
+    "http://\\127.0.0.1",
+    "http://example.com\\@127.0.0.1",
+    "nonsense",
+]
+
+
+@pytest.mark.parametrize("url", BAD_URLS)
+def test_base_url_refused(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert client_refusal(base_url=url).setting == "base_url"
+    monkeypatch.setenv("DEEPINFRA_BASE_URL", url)
+    monkeypatch.setenv("DEEPINFRA_TOKEN", TOKEN)
+    error = client_refusal(None)
+    assert (error.setting, "DEEPINFRA_BASE_URL" in error.hint) == ("base_url", True)
+
+
+def test_base_url_of_an_odd_host_is_refused_or_taken() -> None:
+    for host in ("[1]", "[:::]", "[fe80::1%25eth0]", "[v1.x]", "a..b", "-", "x" * 64):
+        with contextlib.suppress(dim.ConfigurationError):  # each Python has a view of its own
+            Client(TOKEN, base_url=f"https://{host}/v1")
+
+
+@pytest.mark.parametrize("url", PLAIN_URLS)
+def test_plain_http_takes_a_token_to_loopback_alone(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Client("", base_url=url)
+    assert client_refusal(None, base_url=url).setting == "api_key"
+    client_refusal("", base_url=url, headers={"authorization": f"Basic {TOKEN}"})
+    assert client_refusal(base_url=url).setting == "base_url"
+    monkeypatch.setenv("DEEPINFRA_TOKEN", TOKEN)
+    assert client_refusal(None, base_url=url).setting == "base_url"
+
+
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST", "127.8.9.10", "[::1]"])
+def test_token_may_go_to_loopback_or_be_missing_there(host: str) -> None:
+    for api_key, source in ((TOKEN, "api_key"), (None, "none")):
+        client = Client(api_key, base_url=f"http://{host}:8000/v1")
+        assert repr(client) == f"<Client http://{host}:8000/v1, token: {source}>"
+
+
+def test_missing_token_names_the_variable_and_where_to_get_one() -> None:
+    assert re.search(r"DEEPINFRA_TOKEN.*https://deepinfra\.com/", str(client_refusal(None)))
+
+
+BASE_URL_SOURCES = [  # the argument, the variable, what counts
+    (None, "", "https://api.deepinfra.com/v1/openai"),
+    (None, "https://b.example/v1", "https://b.example/v1"),
+    ("https://a.example/v1", "https://b.example/v1", "https://a.example/v1"),
+    (" https://a.example/v1/", "", "https://a.example/v1"),
+    ("HTTPS://a.example", "", "https://a.example"),
+]
+
+
+@pytest.mark.parametrize("argument, variable, expected", BASE_URL_SOURCES)
+def test_base_url_source(
+    argument: Optional[str], variable: str, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DEEPINFRA_BASE_URL", variable)
+    client = Client(TOKEN, base_url=argument)
+    monkeypatch.setenv("DEEPINFRA_BASE_URL", "https://later.example")
+    assert client.base_url.lower() == expected
+
+
+BAD_HEADERS = [
+    ("X-Key", "hunter2\r\nX: y"),
+    ("X-Key", "hunter2\n"),
+    ("X-Key", "hunter2\x00"),
+    ("X-Key", "hunter2\u20ac"),
+    ("X-Key", None),
+    ("X-Key", b"hunter2"),
+    ("X-Key\r\nX", "hunter2"),
+    ("X Key", "hunter2"),
+    ("X:Key", "hunter2"),
+    (b"X-Key", "hunter2"),
+    ("Transfer-Encoding", "chunked"),
+    ("", "hunter2"),
+    ("Authorization", "Basic hunter2"),  # beside a token
+]
+
+
+@pytest.mark.parametrize("name, value", BAD_HEADERS)
+def test_header_refused(name: Any, value: Any) -> None:
+    error = client_refusal(headers={name: value})
+    assert (error.setting, repr(name)[1:-1] in str(error)) == ("headers", True)
+    assert "hunter2" not in f"{error} {vars(error)}"
+
+
+def test_headers_of_the_caller_replace_ours() -> None:
+    headers = {"user-agent": "mine", "x-name": "caf\u00e9", "authorization": "Basic x", "x-no": ""}
+    options = {name.upper(): value for name, value in headers.items()}
+    with served(answer([])) as (server, client):
+        for one in (client, server.client(api_key="", headers=options)):
+            one.request("GET", "/x")
+            one.close()
+    ours, theirs = [request.headers for request in server.requests]
+    assert re.fullmatch(rf"deepinfra_min/{dim.__version__} Python/3\.\d+\.\d+", ours["user-agent"])
+    assert (ours["authorization"], ours["content-type"]) == (f"Bearer {TOKEN}", JSON_TYPE)
+    assert theirs == {**ours, **headers}
+
+
+REFUSED_PROXIES = {
+    "socks5://me:hunter2@127.0.0.1:1": "socks5://127.0.0.1:1",
+    "https://me:hunter2@127.0.0.1:1": "https://127.0.0.1:1",
+    "quic://127.0.0.1": "quic://127.0.0.1",
+    "http:/me:hunter2@127.0.0.1:1": "proxy",
+    "http://127.0.0.1:notaport": "proxy",
+    "http://127.0.0.1:99999": "proxy",
+    "me:hunter2@127.0.0.1:x": "proxy",
+    "http://me:hunter2@": "proxy",
+    "http://me:hunter2@[::1": "proxy",
+}
+
+
+@pytest.mark.parametrize("proxy", REFUSED_PROXIES)
+def test_proxy_refused(proxy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    errors = [client_refusal(base_url="http://127.0.0.1", proxy=proxy)]
+    for scheme in ("http", "https"):
+        monkeypatch.setenv(f"{scheme}_proxy", proxy)
+        errors.append(client_refusal("", base_url=f"{scheme}://a.example"))
+    for error in errors:
+        assert (error.setting, REFUSED_PROXIES[proxy] in str(error)) == ("proxy", True)
+        assert "hunter2" not in f"{error} {vars(error)}"
+    Client(TOKEN, base_url="http://127.0.0.1")  # for which no proxy counts
+    monkeypatch.setenv("no_proxy", "a.example")
+    Client(TOKEN, base_url="https://a.example")
+
+
+@pytest.mark.parametrize("name", ["timeout", "connect_timeout", "deadline", "max_retries"])
+def test_limit_refused(name: str) -> None:
+    others = [1.5, None] if name == "max_retries" else [0, 0.0]
+    for value in (-1, float("nan"), float("-inf"), "5", b"5", [], *others):
+        error = client_refusal(**{name: value})
+        assert (error.setting, name in str(error)) == (name, True)
+
+
+def test_limit_may_be_huge_or_none() -> None:
+    for value in (None, float("inf"), 1e300, 10**30):
+        limits = dict.fromkeys(["timeout", "connect_timeout", "deadline"], value)
+        with served(answer([]), **limits) as (_, client):
+            assert client.request("GET", "/x") == []
 
 
 def test_client_repr_shows_no_secret() -> None:
-    client = Client("sk-secret1", headers={"X-Key": "secret2"}, base_url=EXAMPLE)
-    assert "secret" not in repr(client) + str(client)
-    assert EXAMPLE in repr(client)
+    client = Client("secret1", base_url=EXAMPLE, headers={"X-Key": "secret2"}, proxy="me:secret3@h")
+    assert repr(client) == f"<Client {EXAMPLE}, token: api_key>"
 
 
-# Time
+def test_client_pickles_with_its_settings() -> None:
+    with served(answer([]), headers={"X-Team": "blue"}, timeout=7) as (server, client):
+        client.request("GET", "/x")
+        with pickle.loads(pickle.dumps(client)) as other:
+            other.request("GET", "/x")
+    first, second = server.requests
+    assert (first[:4], server.used) == (second[:4], [0, 1])
+    assert (second.headers["x-team"], other.timeout, repr(other)) == ("blue", 7, repr(client))
 
 
-def assert_times_out(call: Callable[[], object], option: str, seconds: float) -> str:
-    """Check that a call ends in time with an error that says why, how long, and what to change."""
-    started = time.monotonic()
-    with pytest.raises(deepinfra_min.APITimeoutError) as caught:
-        call()
-    took, text = time.monotonic() - started, str(caught.value)
-    assert seconds - 0.02 <= took < seconds + 2
-    assert set(re.findall(r"\w+", text)) & {"timeout", "connect_timeout", "deadline"} == {option}
-    assert re.search(rf"\b{re.escape(str(seconds))} s\b", text)
-    assert isinstance(caught.value, TimeoutError)
-    return text
+def test_client_reads_the_environment_again_when_it_is_unpickled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with Server(answer(["by proxy"])) as proxy:
+        pickled = pickle.dumps(Client("", base_url="http://a.example"))
+        monkeypatch.setenv("http_proxy", proxy.origin)
+        with pickle.loads(pickled) as client:
+            assert client.request("GET", "/x") == ["by proxy"]
 
 
-@pytest.mark.usefixtures("tls")
-@pytest.mark.parametrize("option", ["connect_timeout", "deadline"])
-def test_connecting_ends_in_time(option: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    def check(client: Client, address: str) -> None:
-        text = assert_times_out(lambda: client.chat("Hi"), option, 0.2)
-        assert option == "deadline" or address in text
-        assert "hunter2" not in text
+# ---- Requests ------------------------------------------------------------------------------------
 
-    options: Dict[str, Any] = {"max_retries": 0, option: 0.2}
-    with deaf_port() as deaf, deaf_port(is_full=True) as full, Server(
-            drip(b"HTTP/1.1 200 OK\r\n", b"X: y\r\n")) as dripping:
-        cases = {
-            name: (Client("", base_url=f"{scheme}://{address}", **options), address)
-            for name, scheme, address in (
-                ("TCP", "http", f"127.0.0.1:{full}"), ("TLS", "https", f"127.0.0.1:{deaf}"))}
-        for name, port in ("proxy", full), ("CONNECT", deaf), ("CONNECT, drip", dripping.port):
-            monkeypatch.setenv("https_proxy", f"http://me:hunter2@127.0.0.1:{port}")
-            client = Client(TOKEN, base_url=EXAMPLE, **options)
-            cases[name] = (client, f"the proxy 127.0.0.1:{port}")
-        check_all(check, cases)
-
-
-def test_connecting_shares_its_time_among_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
-    with deaf_port(is_full=True) as port, Server(answer(completion())) as server:
-        addresses = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))] * 2
-        monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **options: addresses[:])
-        with server.client(connect_timeout=0.1, max_retries=0) as client:
-            assert_times_out(lambda: client.chat("Hi"), "connect_timeout", 0.1)
-            addresses[1] = (*addresses[1][:4], ("127.0.0.1", server.port))
-            assert client.chat("Hi").text == "Hi"
+ONE_MESSAGE = {"role": "user", "content": "Hi"}
+MESSAGE_PARTS: Any = [{"type": "image_url", "image_url": {"url": "data:x"}}]
+CALLS_JSON = (
+    '"tool_calls": [{"id": "c1", "type": "function",'
+    '"function": {"name": "f", "arguments": "{not JSON"}}]'
+)
+SENT_MESSAGES: Dict[str, Any] = {  # what is sent, and what for
+    '{"a": null, "b": [null, {"c": null}], "d": "\\ud83d"}': types.MappingProxyType(
+        {"a": None, "b": [None, {"c": None}], "d": "\ud83d"}
+    ),
+    '{"role": "x", "content": ""}': dim.Message("x", ""),
+    '{"role": "user", "content": null}': dim.Message("user"),
+    f'{{"content": null, "reasoning_content": "hm", "tool_call_id": "c0", {CALLS_JSON}}}': (
+        dim.Message(None, None, "hm", (MADE_CALL,), None, "c0")
+    ),
+    f'{{"x": "in a mapping", {CALLS_JSON}}}': {"x": "in a mapping", "tool_calls": [MADE_CALL]},
+    f'{{"role": "user", "content": {json.dumps(MESSAGE_PARTS)}}}': dim.Message(
+        "user", MESSAGE_PARTS
+    ),
+    '{"role": "user", "content": "new", "more": 0}': dim.Message(
+        "user", "new", raw={"content": "old", "name": "n", "more": 0, "no": None, "index": 1}
+    ),
+}
 
 
-SILENCES = {
-    "before the answer": b"", "in the status line": b"HTTP/1.1 20",
-    "in the headers": b"HTTP/1.1 200 OK\r\nContent-", "in the body": answer(completion())[:-5],
-    "in a chunk": answer(completion(), chunks=50)[:-20],
-    "at the end of the chunks": answer(completion(), chunks=50)[:-2],
-    "in a stream": chunked(sse(delta("Hi"), done=False), type=SSE_TYPE),
-    "in a line of a stream": chunked(sse(delta("Hi"))[:20], type=SSE_TYPE)}
+def sent_by_chat(messages: Any, **params: Any) -> Any:
+    """Return the JSON that chat() sends."""
+    with served(answer(completion())) as (server, client):
+        client.chat(messages, **params)
+    return server.requests[0].json
 
 
-def test_silence_ends_after_the_timeout_and_is_not_tried_again() -> None:
-    def check(reply: bytes) -> None:
-        with Server(reply) as server, server.client(timeout=0.3) as client:
-            call: Any = client.stream if b"event" in reply else client.chat
-            text = assert_times_out(lambda: list(call("Hi")), "timeout", 0.3)
-            assert f"127.0.0.1:{server.port}" in text
-            assert len(server.requests) == 1
-            assert server.wait_closed()
-
-    check_all(check, {name: (reply,) for name, reply in SILENCES.items()})
+def test_messages_on_the_wire() -> None:
+    expected = [json.loads(text) for text in SENT_MESSAGES]
+    assert sent_by_chat(iter(SENT_MESSAGES.values()))["messages"] == expected
+    assert sent_by_chat("")["messages"] == [{"role": "user", "content": ""}]
+    assert sent_by_chat(())["messages"] == []
 
 
-def test_timeout_is_all_that_an_opener_without_our_handler_keeps() -> None:
-    with deaf_port() as deaf, deaf_port(is_full=True) as full:
-        for port in (deaf, full):
-            opener = urllib.request.build_opener()
-            client = Client("", base_url=f"http://127.0.0.1:{port}", opener=opener, timeout=0.06,
-                            connect_timeout=9, max_retries=0)
-            assert_times_out(functools.partial(client.chat, "Hi"), "timeout", 0.06)
+def test_reply_goes_back_with_fields_that_we_do_not_know() -> None:
+    with served(answer(RICH), sse_answer(RICH), answer(completion())) as (server, client):
+        replies = [client.chat("Hi").message, collect(client.stream("Hi")).message]
+        client.chat([*replies, {"tool_calls": list(replies[0].tool_calls)}])
+    back = [RICH_MESSAGE, RICH_MESSAGE, {"tool_calls": [RICH_CALL]}]
+    assert server.requests[2].json["messages"] == back
 
 
-@beside
-def test_timeout_is_for_silence_alone() -> None:
-    with Server(drip(chunked(type=SSE_TYPE), chunk(sse(delta("Hi"), done=False)), 999)) as server:
-        with server.client(timeout=0.2) as client:
-            stream = client.stream("Hi")
-            assert [next(stream).text for _ in range(12)] == ["Hi"] * 12
-            stream.close()
+BAD_CALLS = [
+    (ONE_MESSAGE, None, "a list"),
+    (dim.Message("user", "Hi"), None, "a list"),
+    ("Hi", True, r"stream\(\)"),
+    ("Hi", False, r"stream\(\)"),
+    ([{"content": object()}], None, "object"),
+]
 
 
-@beside
-def test_timeout_is_for_silence_alone_where_a_server_reads_slowly() -> None:
-    def read(count: int) -> None:
-        with listener.accept()[0] as sock, contextlib.suppress(OSError):
-            sock.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
-            while count > 0:
-                count -= len(sock.recv(65536))
-                time.sleep(0.003)
-                sock.sendall(b" ")
-            sock.sendall(b'"read"')
+@pytest.mark.parametrize("messages, stream, words", BAD_CALLS)
+def test_call_that_can_not_be_sent_is_a_type_error(messages: Any, stream: Any, words: str) -> None:
+    client = Client("", base_url="http://127.0.0.1:1")
+    for ask in (client.chat, client.stream):
+        with pytest.raises(TypeError, match=words):
+            ask(messages, stream=stream)
+
+
+def test_params_pass_unchecked_and_none_is_left_out() -> None:
+    assert sent_by_chat("Hi") == {"model": "deepseek-ai/DeepSeek-R1", "messages": [ONE_MESSAGE]}
+    params = {"temperature": 99, "seed": 0, "n": False, "nonsense": {"a": [None]}, "user": ""}
+    expected = {"model": "m", "messages": [ONE_MESSAGE], **params}
+    assert sent_by_chat("Hi", model="m", stop=None, stream=None, **params) == expected
+    with served(sse_answer(delta("Hi", "stop"))) as (server, client):
+        list(client.stream("Hi", model="m", stop=None, **params))
+    assert server.requests[0].json == {**expected, "stream": True}
+
+
+@pytest.mark.parametrize("method", ["GET", "GET /x HTTP/1.1\r\nX-Evil: 1\r\n\r\nGET"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "http://127.0.0.1:{port}/x",
+        "//127.0.0.1:{port}/x",
+        "@127.0.0.1:{port}/x",
+        ":{port}/x",
+        "/../x",
+        "\\\\127.0.0.1:{port}\\x",
+        "/x HTTP/1.1\r\nX-Evil: 1",
+        "/x\r\n\r\nGET /y",
+        "/\u00e9 \x00\x7f",
+    ],
+)
+def test_request_goes_to_its_server_and_is_one_line(method: str, path: str) -> None:
+    with Server(answer({})) as other, served(answer({"ok": 1})) as (server, client):
+        with contextlib.suppress(dim.DeepInfraError, ValueError):
+            assert client.request(method, path.format(port=other.port)) == {"ok": 1}
+    assert (other.requests, len(server.requests) < 2) == ([], True)
+    for request in server.requests:
+        assert request.path.startswith("/v1/openai/")
+        assert "x-evil" not in request.headers
+
+
+def test_request_of_any_endpoint() -> None:
+    with served(answer({"data": [1, None]}), answer([2]), answer(b"")) as (server, client):
+        payload = {"input": "a", "x": None}
+        assert client.request("POST", "/embeddings", payload) == {"data": [1, None]}
+        assert client.request("DELETE", "files/a b?c=d&e=%20") == [2]
+        assert client.request("GET", "/empty") is None
+    post, delete, get = server.requests
+    assert post[:2] == ("POST", "/v1/openai/embeddings")
+    assert post.json == payload
+    assert delete[:2] == ("DELETE", "/v1/openai/files/a%20b?c=d&e=%20")
+    assert delete.body == get.body == b""
+
+
+def test_models() -> None:
+    with served(answer(RICH), answer({"data": None}), answer({})) as (server, client):
+        models = client.models()
+        assert client.models() == client.models() == []
+    assert models == [dim.Model("a/b"), dim.Model(), dim.Model()]
+    assert server.requests[0][:2] == ("GET", "/v1/openai/models")
+
+
+# ---- Whole answers -------------------------------------------------------------------------------
+
+EMPTY_CHOICE = dim.Choice()
+TOLERATED_CHOICES = {
+    "{}": EMPTY_CHOICE,
+    '{"message": null, "index": null, "finish_reason": null, "logprobs": null}': EMPTY_CHOICE,
+    '{"message": {}, "new": 1}': EMPTY_CHOICE,
+    '{"message": {"role": null, "content": null, "name": null, "new": 2}}': EMPTY_CHOICE,
+    '{"message": {"reasoning_content": null, "tool_calls": null}}': EMPTY_CHOICE,
+    '{"message": {"tool_calls": []}}': EMPTY_CHOICE,
+    '{"index": 3, "finish_reason": "tired"}': dim.Choice(3, finish_reason="tired"),
+    '{"message": {"content": "\\u2028\\u0000\\ud83d"}}': dim.Choice(
+        0, dim.Message("assistant", "\u2028\x00\ud83d")
+    ),
+    '{"message": {"tool_calls": [{}, {"id": null, "type": null, "function": null}]}}': dim.Choice(
+        0, dim.Message("assistant", tool_calls=(dim.ToolCall(), dim.ToolCall()))
+    ),
+    '{"message": {"tool_calls": [{"function": {"name": null, "arguments": null}}]}}': dim.Choice(
+        0, dim.Message("assistant", tool_calls=(dim.ToolCall(),))
+    ),
+}
+NULL_FIELDS = (
+    '"id": null, "object": null, "created": null, "model": null, "error": {}, "detail": "x"'
+)
+
+
+@pytest.mark.parametrize("text", TOLERATED_CHOICES)
+def test_answer_is_parsed_tolerantly(text: str) -> None:
+    usage = '{"prompt_tokens": null, "new": 1, "total_tokens": 3}'
+    body = f'{{"choices": [{text}], "usage": {usage}, "new": [3], {NULL_FIELDS}}}'
+    with served(answer(b"\xef\xbb\xbf" + body.encode())) as (_, client):
+        reply = client.chat("Hi")
+    choice, counted = TOLERATED_CHOICES[text], dim.Usage(total_tokens=3)
+    assert reply == dim.ChatCompletion(choices=(choice,), usage=counted)
+    assert (reply.raw, reply.text) == (json.loads(body), choice.message.content or "")
+
+
+WRONG_SHAPES = {
+    "[]": "the answer: expected an object, got list",
+    "1.5": "the answer: expected an object, got float",
+    '{"choices": {}}': "choices: expected an array, got dict",
+    '{"choices": ["Hi"]}': "choices[0]: expected an object, got str",
+    '{"choices": [null]}': "choices[0]: expected an object, got NoneType",
+    '{"choices": [{}, []]}': "choices[1]: expected an object, got list",
+    '{"choices": [{"index": "0"}]}': "choices[0].index: expected an integer, got str",
+    '{"choices": [{"logprobs": [1]}]}': "choices[0].logprobs: expected an object, got list",
+    '{"choices": [{"message": "Hi"}]}': "choices[0].message: expected an object, got str",
+    '{"choices": [{"message": false}]}': "choices[0].message: expected an object, got bool",
+    '{"choices": [{"message": {"content": {}}}]}': (
+        "choices[0].message.content: expected a string, got dict"
+    ),
+    '{"choices": [{"message": {"content": 0}}]}': (
+        "choices[0].message.content: expected a string, got int"
+    ),
+    '{"choices": [{"message": {"reasoning_content": ["x"]}}]}': (
+        "choices[0].message.reasoning_content: expected a string, got list"
+    ),
+    '{"choices": [{"message": {"tool_calls": {}}}]}': (
+        "choices[0].message.tool_calls: expected an array, got dict"
+    ),
+    '{"choices": [{"message": {"tool_calls": [{}, "f"]}}]}': (
+        "choices[0].message.tool_calls[1]: expected an object, got str"
+    ),
+    '{"choices": [{"message": {"tool_calls": [{"function": "f"}]}}]}': (
+        "choices[0].message.tool_calls[0].function: expected an object, got str"
+    ),
+    '{"choices": [{"message": {"tool_calls": [{"function": {"arguments": {}}}]}}]}': (
+        "choices[0].message.tool_calls[0].function.arguments: expected a string, got dict"
+    ),
+    '{"usage": [1], "choices": [{}]}': "usage: expected an object, got list",
+    '{"usage": {"prompt_tokens_details": 1}, "choices": [{}]}': (
+        "usage.prompt_tokens_details: expected an object, got int"
+    ),
+}
+NO_ANSWERS = {
+    "": "the answer is empty",
+    "{}": "the answer has no choices",
+    '{"choices": []}': "the answer has no choices",
+    '{"choices": null, "usage": {}}': "the answer has no choices",
+    '{"error": null, "detail": null}': "the answer has no choices",
+}
+WRONG_MODELS = {
+    "": "the answer is empty",
+    "[]": "the answer: expected an object, got list",
+    '{"data": {}}': "data: expected an array, got dict",
+    '{"data": [{}, "m"]}': "data[1]: expected an object, got str",
+}
+
+
+@pytest.mark.parametrize("text, place", {**WRONG_SHAPES, **NO_ANSWERS}.items())
+def test_answer_of_a_wrong_shape_says_where(text: str, place: str) -> None:
+    error = chat_error(answer(text.encode()))
+    assert (type(error), error.args[0]) == (dim.APIResponseError, place)
+    assert (error.body, "portal" in str(error)) == (text, False)
+
+
+@pytest.mark.parametrize("text", WRONG_SHAPES)
+def test_chunk_of_a_wrong_shape_says_where(text: str) -> None:
+    error = stream_error(sse_answer(delta("Hi"), text.replace("message", "delta")))
+    place = WRONG_SHAPES[text].replace(".message", ".delta")
+    assert (type(error), error.args[0]) == (dim.APIResponseError, place)
+    assert error.partial.text == "Hi"
+
+
+@pytest.mark.parametrize("text", WRONG_MODELS)
+def test_models_of_a_wrong_shape_say_where(text: str) -> None:
+    with served(answer(text.encode())) as (_, client):
+        with pytest.raises(dim.APIResponseError) as caught:
+            client.models()
+    assert caught.value.args[0] == WRONG_MODELS[text]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b" \n<html><body>Welcome to the hotel</body></html>" + b"x" * 300,
+        b'{"id": "x"',
+        b'{"a": 1} {"b": 2}',
+        b"data: {}\n\n",
+        b"\xff\xfe",
+        b"\x80" * 300,
+        b'{"a":\x00}',
+        b"null",
+    ],
+    ids=repr,
+)
+def test_answer_that_is_no_json_object_shows_its_first_characters(body: bytes) -> None:
+    error = chat_error(answer(body))
+    assert type(error) is dim.APIResponseError
+    assert error.body == body.decode("utf-8", "replace")[:200]
+    assert repr(error.body) in str(error)
+    assert ("captive portal" in error.hint) == (b"<" in body)
+
+
+@pytest.mark.parametrize("opening", ["[", '{"choices":', '{"error":'])
+def test_json_of_any_depth_gives_one_of_our_errors(opening: str) -> None:
+    body = opening.encode() * 99_999
+    assert type(chat_error(answer(body))) is dim.APIResponseError
+    assert chat_error(answer(body, 400)).status == 400
+
+
+TOO_MANY_OBJECTS = {
+    "choices": b'{"choices": [%s]}',
+    "tool_calls": b'{"choices": [{"message": {"tool_calls": [%s]}}]}',
+    "data": b'{"data": [%s]}',
+}
+
+
+@pytest.mark.parametrize("name", TOO_MANY_OBJECTS)
+def test_more_than_10_000_items_are_refused(name: str) -> None:
+    wires = [answer(TOO_MANY_OBJECTS[name] % (b"{}," * count + b"{}")) for count in (9_999, 10_000)]
+    with served(*wires) as (_, client):
+        ask: Any = client.models if name == "data" else functools.partial(client.chat, "Hi")
+        ask()
+        with pytest.raises(dim.APIResponseError, match=name):
+            ask()
+
+
+def error_and_memory(wire: bytes) -> Tuple[Any, int]:
+    """Return chat()'s error for an answer, and how many bytes of memory it took."""
+    tracemalloc = pytest.importorskip("tracemalloc")
+    tracemalloc.start()
+    try:
+        return chat_error(wire), tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_3_mb_of_choices_take_little_memory() -> None:
+    error, most = error_and_memory(
+        answer(TOO_MANY_OBJECTS["choices"] % (b"{}," * 1_000_000 + b"{}"))
+    )
+    assert (type(error), most < 300 << 20) == (dim.APIResponseError, True)
+
+
+# ---- Error answers -------------------------------------------------------------------------------
+
+ERROR_BODIES = {
+    '{"error": {"message": "Not authenticated", "param": null, "code": null}}': "Not authenticated",
+    '{"detail": "Unauthorized"}': "Unauthorized",
+    '{"detail": {"error": "Add a payment method"}}': "Add a payment method",
+    '{"message": "context exceeded"}': "context exceeded",
+    '{"detail": [{"loc": ["body", "n"], "msg": "low"}, {"loc": ["x", 0], "msg": "high"}]}': (
+        "body.n: low; x.0: high"
+    ),
+    '"overloaded"': "overloaded",
+    " upstream timed out\n": "upstream timed out",
+    '{"error": "caf\\u00e9 \\ud83d\\ude00"}': "caf\u00e9 \U0001f600",
+    '{"error": "\\n\\u001b[2Ja\\r\\nb\\u0000c\\u2028d\\u009be\\u202ef\\ud83d\\t"}': (
+        "[2Ja  b c d e f"
+    ),
+    " \x1b]0;title\x07 down\n": "]0;title  down",
+    "<!DOCTYPE html><b>Bad gateway</b>": "an HTML page",
+    " \n<html><title></title>": "an HTML page",
+    "<html>\r\n<head><title>400 No required SSL certificate was sent</title></head>\r\n": (
+        "an HTML page: 400 No required SSL certificate was sent"
+    ),
+    "<HTML><MADE_HEAD><TITLE>\n Bad \x1b[2J Request</TITLE><TITLE>2</TITLE>": (
+        "an HTML page: Bad  [2J Request"
+    ),
+}
+
+
+@pytest.mark.parametrize("text", ERROR_BODIES)
+def test_error_body_yields_its_human_message(text: str) -> None:
+    error, message = chat_error(answer(text.encode(), 400)), ERROR_BODIES[text]
+    assert (error.message, error.args[0]) == (message, f"HTTP 400: {message}")
+    assert error.body == (json.loads(text) if text[0] in '{"' else text)
+    is_html = bool(re.search("proxy or gateway.*base URL", error.hint))
+    assert (is_html, "shorten" in error.hint) == ("HTML" in message, not is_html)
+
+
+@pytest.mark.parametrize("text", ['{"error": "x"}', "x", "<title>x</title>"])
+def test_error_message_is_cut_but_not_the_body(text: str) -> None:
+    error = chat_error(answer(text.replace("x", "x" * 5000).encode(), 500))
+    assert re.fullmatch(".{16}x{984}", error.message)
+    assert (len(str(error)) < 1300, "x" * 5000 in str(error.body)) == (True, True)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{}",
+        b"null",
+        b'{"error": null}',
+        b'{"error": {}}',
+        b'{"error": 7}',
+        b'{"detail": []}',
+        b'{"detail": [null, [], "x", {"loc": 1}]}',
+        b'{"error": {"message": {}}}',
+        b'{"error": {"message": ["a"], "code": {}, "type": []}}',
+        b'{"detail": {"detail": {"error": {"error": "x"}}}}',
+        b"\xff\xfe\x00",
+        b'{"error": "\\ud83d"}',
+        b'{"error": "\\n"}',
+    ],
+    ids=repr,
+)
+def test_error_body_of_any_other_shape_is_still_the_error_of_its_status(body: bytes) -> None:
+    error = chat_error(answer(body, 500))
+    assert (type(error), error.status) == (dim.ServerError, 500)
+    assert (bool(error.message), error.message.isprintable()) == (True, True)
+
+
+STATUS_CLASSES = {
+    "APIError": [300, 304, 307, 400, 404, 408, 499],
+    "AuthenticationError": [401, 403],
+    "RateLimitError": [429],
+    "ServerError": [500, 502, 529, 599],
+}
+
+
+@pytest.mark.parametrize("name", STATUS_CLASSES)
+def test_error_class_goes_by_status(name: str) -> None:
+    for status in STATUS_CLASSES[name]:
+        body = {"error": {"message": "m", "type": "rate_limit_error", "code": 418}}
+        error = chat_error(answer(body, status))
+        assert (type(error).__name__, error.status) == (name, status)
+
+
+TRY_LATER = "try again later"
+STATUS_HINTS = {  # words in the error of an answer, and words that would mislead
+    "307, Location: /x": ("to /x .*redirects are refused", "None"),
+    "307": ("redirects are refused", "None|, to"),
+    "400": ("check the parameters.*shorten", TRY_LATER),
+    "401": ("check the token, from api_key", "shorten"),
+    "402": ("payment method", TRY_LATER),
+    "404": (r"base URL.*models\(\)", TRY_LATER),
+    "405": ("choose another", TRY_LATER),
+    "413": ("too large", TRY_LATER),
+    "422": ("correct.*parameters", "-v"),
+    "429": ("fewer requests", "asks"),
+    "429, Retry-After: 60": ("fewer requests", "60 s"),
+    "429, Retry-After: 86400": ("86,?400 s", "None"),
+    "500": (TRY_LATER, "shorten"),
+    "501": ("HTTP 501", TRY_LATER),
+}
+
+
+@pytest.mark.parametrize("case", STATUS_HINTS)
+def test_error_hint(case: str) -> None:
+    (status, *headers), (words, misleading) = case.split(", "), STATUS_HINTS[case]
+    text = str(chat_error(answer({"error": "m"}, int(status), *headers)))
+    assert re.search(words, text)
+    assert not re.search(misleading, text)
+
+
+RETRY_AFTER_HEADERS = {
+    "X: y": None,
+    "Retry-After: 7": 7.0,
+    "Retry-After: \t 7 \t": 7.0,
+    "Retry-After: 0": 0.0,
+    "Retry-After: 1.5": 1.5,
+    "Retry-After: 86400": 86400.0,
+    "Retry-After: Wed, 21 Oct 2015 07:28:00 GMT": 0.0,
+    "Retry-After: Wed, 99 Oct 2015 07:28:00 GMT": None,
+    "Retry-After: soon": None,
+    "Retry-After: -5": None,
+    "Retry-After: nan": None,
+    "Retry-After: \xb2": None,
+    "Retry-After:": None,
+    "Retry-After-Ms: 250": None,
+}
+
+
+@pytest.mark.parametrize("header", RETRY_AFTER_HEADERS)
+def test_error_retry_after(header: str) -> None:
+    assert chat_error(answer({}, 503, header)).retry_after == RETRY_AFTER_HEADERS[header]
+
+
+def test_error_retry_after_of_a_date_to_come() -> None:
+    date = email.utils.formatdate(time.time() + 30, usegmt=True)
+    assert 28 <= chat_error(answer({}, 429, f"Retry-After: {date} ")).retry_after <= 30
+
+
+ERRORS_IN_200 = {
+    '{"error": {"message": "m", "code": "c", "param": "p", "type": "t"}}': (None, "APIError"),
+    '{"error": "m"}': (None, "APIError"),
+    '{"detail": "m", "id": 1}': (None, "APIError"),
+    '{"error": {"message": "m", "code": 42}}': (None, "APIError"),
+    '{"error": {"message": "m", "code": "401"}}': (401, "AuthenticationError"),
+    '{"error": {"message": "m", "code": 503}}': (503, "ServerError"),
+    '{"error": {"message": "m"}, "choices": [{}]}': (None, "APIError"),
+}
+
+
+@pytest.mark.parametrize("text", ERRORS_IN_200)
+def test_error_inside_a_200(text: str) -> None:
+    wire = answer(text.encode(), 200, "X-Request-Id: r-1", "Retry-After: 7")
+    for error in (chat_error(wire), stream_error(wire)):
+        assert (error.status, type(error).__name__) == ERRORS_IN_200[text]
+        assert (error.message, error.body) == ("m", json.loads(text))
+        assert (error.request_id, error.retry_after) == ("r-1", 7.0)
+
+
+JOBS_WITH_ERRORS = [
+    '{"error": null}',
+    '{"detail": []}',
+    '{"error": "out of memory", "id": "job-1"}',
+    '{"detail": "queued", "id": "job-1"}',
+    '[{"error": "m"}]',
+]
+
+
+def test_request_tells_an_error_from_a_job_that_has_one() -> None:
+    wires = [answer(text.encode()) for text in JOBS_WITH_ERRORS]
+    with served(*wires, answer({"detail": "m"})) as (_, client):
+        assert [client.request("GET", "/x") for _ in JOBS_WITH_ERRORS] == [
+            json.loads(text) for text in JOBS_WITH_ERRORS
+        ]
+        with pytest.raises(dim.APIError, match="m"):
+            client.request("GET", "/x")
+
+
+def test_error_body_of_60_mib_is_not_kept() -> None:
+    error, most = error_and_memory(answer(b"x" * (60 << 20), 500))
+    assert (error.status, len(error.body) <= 1 << 20, most < 16 << 20) == (500, True, True)
+
+
+# ---- Connections ---------------------------------------------------------------------------------
+
+Serve = Callable[..., Server]
+Waits = List[float]
+WHOLE = answer(completion())
+
+
+def steps(*parts: Any) -> Answer:
+    """Return an answer of several steps: bytes to send, seconds to wait, functions to call.
+
+    A text is sent as a whole answer; {0} in it is what was asked, {1} on which connection.
+    """
+
+    def send(
+        sock: socket.socket,
+        request: Request,
+    ) -> bool:
+        for part in parts:
+            if isinstance(part, str):
+                text = part.format(text_of(request), request.connection)
+                part = answer(completion(text))
+            if isinstance(part, bytes):
+                sock.sendall(part)
+            elif isinstance(part, float):
+                threading.Event().wait(part)
+            else:
+                part()
+        return True
+
+    return send
+
+
+ECHO = steps("{0}")
+
+
+def client_at(
+    port: int,
+    **options: Any,
+) -> Client:
+    return Client("", base_url=f"http://127.0.0.1:{port}", **options)
+
+
+def failure(
+    client: Client,
+    method: str = "chat",
+) -> Any:
+    """Return the error of a call; no variable of this frame holds a secret."""
+    with pytest.raises(dim.DeepInfraError) as caught:
+        list(getattr(client, method)("Hi"))
+    return caught.value
+
+
+def run_alone(
+    code: str,
+    url: str,
+) -> List[str]:
+    """Return the lines that a program prints in a process of its own, to stderr too."""
+    command = [sys.executable, "-W", "error", "-c", code, url]
+    folder = Path(dim.__file__).resolve().parent
+    printed = subprocess.check_output(command, cwd=folder, stderr=subprocess.STDOUT, timeout=30)
+    return printed.decode().splitlines()
+
+
+@contextlib.contextmanager
+def raw_server(
+    serve: Callable[[socket.socket], Any],
+) -> Iterator[int]:
+    """Give the port of a server that does this with its one connection."""
+
+    def run() -> None:
+        with contextlib.suppress(OSError), listener.accept()[0] as sock:
+            serve(sock)
 
     with socket.socket() as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 32768)
         listener.bind(("127.0.0.1", 0))
         listener.listen(1)
-        threading.Thread(target=read, args=(8_000_000,), daemon=True).start()
-        base_url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        client = Client("", base_url=base_url, timeout=0.2, max_retries=0)
-        assert client.request("POST", "/x", "x" * 8_000_000) == "read"
+        threading.Thread(target=run, daemon=True).start()
+        yield listener.getsockname()[1]
 
 
-DRIPS = {
-    "status line": (b"HTTP/1.1 200 ", b"x"), "headers": (b"HTTP/1.1 200 OK\r\n", b"X: y\r\n"),
-    "interim answers": (b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
-    "body": (b"HTTP/1.1 200 OK\r\nContent-Length: 999999\r\n\r\n", b" "),
-    "body until closed": (b"HTTP/1.1 200 OK\r\n\r\n", b" "),
-    "body of an error": (b"HTTP/1.1 404 No\r\nContent-Length: 999999\r\n\r\n", b" "),
-    "chunk size": (chunked(), b"0"), "chunks": (chunked(), b"1\r\n \r\n"),
-    "chunk": (chunked() + b"ffffff\r\n", b" "),
-    "trailers": (chunked(json.dumps(completion()).encode()) + b"0\r\n", b"X: y\r\n"),
-    "line of a stream": (chunked(type=SSE_TYPE) + b"ffffff\r\ndata: ", b" "),
-    "comments of a stream": (chunked(type=SSE_TYPE) + b"ffffff\r\n", b":\n\n")}
+def test_connection_is_kept_after_every_whole_answer(serve: Serve) -> None:
+    stream = sse(delta("Hi", "stop"))
+    answers = [
+        WHOLE,
+        answer(completion(), chunks=7),
+        answer({"error": "no"}, 404),
+        answer(stream, type=SSE_TYPE),
+        answer(stream, type=SSE_TYPE, chunks=7),
+        b"HTTP/1.1 204 No Content\r\n\r\n",
+        answer({"data": []}),
+    ]
+    with serve(*answers) as server:
+        with server.client() as client:
+            assert [client.chat(text).text for text in "12"] == ["Hi", "Hi"]
+            assert failure(client).status == 404
+            assert [collect(client.stream(text)).text for text in "45"] == ["Hi", "Hi"]
+            assert client.request("DELETE", "/6") is None
+            assert client.models() == []
+            with pickle.loads(pickle.dumps(client)) as copy:
+                assert copy.models() == []
+            assert server.wait_closed()
+            assert server.closed == 1
+            assert server.used == [0, 0, 0, 0, 0, 0, 0, 1]
 
 
-def test_drip_ends_at_the_deadline() -> None:
-    def check(head: bytes, again: bytes) -> None:
-        with Server(drip(head, again)) as server, server.client(deadline=0.3, timeout=5) as client:
-            call: Any = client.stream if b"event" in head else client.chat
-            if b"404" in head:  # an error that is known, whatever its body
+NOT_KEPT = {
+    "close": ("GET", b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{}"),
+    "HTTP/1.0": ("GET", b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\n{}"),
+    "surplus after a length": ("GET", answer({}) + WHOLE),
+    "surplus after chunks": ("GET", answer({}, chunks=1) + WHOLE),
+    "surplus of a byte": ("GET", answer({}) + b"\n"),
+    "HEAD": ("HEAD", answer(WHOLE)),
+    "204": ("DELETE", b"HTTP/1.1 204 No Content\r\n\r\n" + WHOLE),
+    "204 with a length": ("DELETE", answer(WHOLE, 204)),
+    "204 in chunks": ("DELETE", answer(WHOLE, 204, chunks=9)),
+    "304": ("GET", answer(WHOLE, 304)),
+}
+
+
+@pytest.mark.parametrize("method, wire", table(NOT_KEPT))
+def test_connection_is_not_kept(
+    serve: Serve,
+    method: str,
+    wire: bytes,
+) -> None:
+    with serve(then_silence(wire), ECHO) as server:
+        with server.client(max_retries=0) as client:
+            with contextlib.suppress(dim.APIError):
+                client.request(method, "/1")
+            assert client.chat("mine").text == "mine"
+            assert server.used == [0, 1]
+            assert server.wait_closed()
+
+
+HINTS = b"HTTP/1.1 103 Early Hints\r\nLink: </style.css>\r\n\r\n"
+INTERIM = {"100": b"HTTP/1.1 100 Continue\r\n\r\n", "103": HINTS, "16": HINTS * 16}
+
+
+@pytest.mark.parametrize("before", table(INTERIM))
+def test_interim_answers_are_skipped(
+    serve: Serve,
+    before: bytes,
+) -> None:
+    with serve(steps(before, "{0}")) as server:
+        with server.client() as client:
+            assert [client.chat(text).text for text in "123"] == ["1", "2", "3"]
+            assert server.used == [0, 0, 0]
+
+
+def test_switched_protocols_and_too_many_interim_answers_are_errors() -> None:
+    switch = HINTS.replace(b"103", b"101")
+    with served(steps(switch, "{0}"), steps(HINTS * 17, "{0}"), ECHO) as (server, client):
+        assert failure(client).status == 101
+        assert type(failure(client)) is dim.APIResponseError
+        assert client.chat("mine").text == "mine"
+        assert server.used == [0, 1, 2]
+
+
+ARRIVED = threading.Event()
+ARRIVALS = {
+    "end": cut(WHOLE),
+    "reset": reset(WHOLE),
+    "408": steps(WHOLE, 0.02, answer({"error": "idle for too long"}, 408), ARRIVED.set),
+    "byte": steps(WHOLE, 0.02, b"\n", ARRIVED.set),
+}
+
+
+@pytest.mark.parametrize("first", table(ARRIVALS))
+def test_idle_connection_is_closed_once_anything_arrives(
+    serve: Serve,
+    first: Answer,
+) -> None:
+    ARRIVED.clear()
+    with serve(first, ECHO) as server:
+        with server.client(max_retries=0) as client:
+            assert client.chat("1").text == "Hi"
+            assert wait_until(lambda: server.closed or ARRIVED.is_set())
+            assert client.chat("2").text == "2"
+            assert server.used == [0, 1]
+            assert server.wait_closed()
+
+
+def test_client_serves_60_threads_and_keeps_32_connections() -> None:
+    meet = steps(threading.Barrier(60).wait, "{0}")
+    names = [str(number) for number in range(60)]
+    with served(*[meet] * 60, ECHO) as (server, client):
+        with ThreadPoolExecutor(60) as pool:
+            assert [reply.text for reply in pool.map(client.chat, names)] == names
+            assert server.connections == 60
+            assert server.wait_closed(28)
+            assert server.closed == 28
+            for sock in server._sockets:
+                with contextlib.suppress(OSError):
+                    sock.shutdown(socket.SHUT_WR)  # all idle connections end now
+            assert client.chat("last").text == "last"
+            assert server.wait_closed(60)
+            assert server.closed == 60
+            assert server.used[-1] == 60
+
+
+def test_call_that_ends_after_close_closes_its_connection() -> None:
+    begun, closed = threading.Event(), threading.Event()
+    first = steps(begun.set, closed.wait, "{0}")
+    with served(first, ECHO) as (server, client):
+        with ThreadPoolExecutor(1) as pool:
+            call = pool.submit(client.chat, "1")
+            assert begun.wait(PATIENCE)
+            client.close()
+            closed.set()
+            assert call.result().text == "1"
+            assert server.wait_closed()
+            assert [client.chat(text).text for text in "23"] == ["2", "3"]
+            assert server.used == [0, 1, 1]
+
+
+STREAM = chunked(sse(delta("Hi", "stop")))
+ENDS = {  # what follows [DONE], and whether the connection is kept
+    "end there": (steps(STREAM + LAST), True),
+    "end later": (steps(STREAM, 0.1, LAST), True),
+    "end in two": (steps(STREAM + LAST[:3], 0.05, LAST[3:]), True),
+    "no end": (steps(STREAM), False),
+    "more and more": (drip(STREAM, chunk(b": more\n\n"), 99), False),
+    "no chunk size": (steps(STREAM + b"x\r\n\r\n"), False),
+    "surplus": (steps(STREAM + LAST + WHOLE), False),
+}
+
+
+def test_stream_gives_its_connection_back_at_done(serve: Serve) -> None:
+    def check(
+        first: Answer,
+        is_kept: bool,
+    ) -> None:
+        with serve(first, ECHO) as server:
+            with server.client(max_retries=0) as client:
                 started = time.monotonic()
-                with pytest.raises(deepinfra_min.DeepInfraError):
-                    call("Hi")
+                assert "".join(part.text for part in client.stream("1")) == "Hi"
                 assert time.monotonic() - started < 2
-            else:
-                assert_times_out(lambda: list(call("Hi")), "deadline", 0.3)
-            assert len(server.requests) == 1
-            assert server.wait_closed()
+                assert client.chat("2").text == "2"
+                assert is_kept or server.wait_closed()
+                assert server.used == [0, 0 if is_kept else 1]
 
-    check_all(check, DRIPS)
-
-
-def test_stream_ends_at_the_deadline_whatever_it_yields(serve: Callable[..., Server]) -> None:
-    event = chunk(sse(delta("Hi"), done=False))
-    with serve(drip(chunked(type=SSE_TYPE), event, len(event))) as server:
-        with server.client(deadline=0.3, timeout=5) as client:
-            texts: List[str] = []
-            assert_times_out(lambda: texts.extend(part.text for part in client.stream("Hi")),
-                             "deadline", 0.3)
-            assert 1 <= len(texts) <= 15
-            assert server.wait_closed()
+    check_all(check, ENDS)
 
 
-@pytest.mark.parametrize("option", ["timeout", "deadline"])
-@beside
-def test_sending_ends_in_time_where_nothing_is_read(option: str) -> None:
+@pytest.mark.parametrize("die", table({"closed": cut(b""), "reset": reset()}))
+def test_kept_connection_that_dies_costs_a_retry(
+    serve: Serve,
+    die: Answer,
+    waits: Waits,
+) -> None:
+    meet = steps(threading.Barrier(2).wait, "{0}")
+    with serve(meet, meet, die, ECHO, ECHO, die) as server:
+        with ThreadPoolExecutor(2) as pool:
+            with server.client(max_retries=1) as client:
+                list(pool.map(client.chat, "12"))  # leaves two idle connections
+                assert client.chat("3").text == "3"
+            with server.client(max_retries=0) as client:
+                client.chat("4")
+                error = failure(client)
+    assert type(error) is dim.APIConnectionError
+    if sys.version_info >= (3, 8):  # 3.7 does not know how OpenSSL 3 reports an end
+        assert f"{server.address} cut the connection before the answer" in str(error)
+    assert server.used[3:] == [2, 3, 3]
+    assert sum(waits) == 0
+
+
+def test_denied_socket_options_end_no_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    def deny(
+        sock: socket.socket,
+        *args: int,
+    ) -> None:
+        asked.append(args[1])
+        raise PermissionError("denied")
+
+    asked: List[int] = []
+    with raw_server(lambda sock: sock.recv(9999) and sock.send(WHOLE)) as port:
+        monkeypatch.setattr(socket.socket, "setsockopt", deny)
+        assert client_at(port).chat("Hi").text == "Hi"
+    assert {socket.TCP_NODELAY, socket.SO_KEEPALIVE} <= set(asked)
+
+
+FORK = """
+import os, sys
+from deepinfra_min import Client, collect
+client = Client(base_url=sys.argv[1])
+stream = client.stream("Hi")
+first = next(stream)
+print(client.chat("parent").text, flush=True)
+pid = os.fork()
+if not pid:
+    del stream
+    print(client.chat("child").text, client.chat("child").text)
+    del client
+    sys.exit()
+assert os.waitpid(pid, 0) == (pid, 0)
+print(client.chat("parent").text, first.text + collect(stream).text)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_child_of_a_fork_uses_no_socket_of_its_parent(serve: Serve) -> None:
+    child_came, text = threading.Event(), "{0} on {1}"
+    rest = chunk(sse(delta(" far", "stop"))) + LAST
+    stream = steps(chunked(sse(delta("so"), done=False)), child_came.wait, rest)
+    with serve(stream, steps(text), steps(text, child_came.set)) as server:
+        lines = ["parent on 1", "child on 2 child on 2", "parent on 1 so far"]
+        assert run_alone(FORK, server.url) == lines
+
+
+EMFILE = """
+import os, resource, sys
+from deepinfra_min import Client, DeepInfraError
+client = Client(base_url=sys.argv[1], max_retries=0)
+client.chat("1")
+client.close()
+resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))
+files = []
+try:
+    while True:
+        files.append(os.open(os.devnull, os.O_RDONLY))
+except OSError:
+    pass
+try:
+    client.chat("2")
+except DeepInfraError as error:
+    failure = error
+for number in files:
+    os.close(number)
+print(failure)
+print(client.chat("3").text)
+"""
+
+
+def test_shortage_of_file_descriptors_is_named() -> None:
+    pytest.importorskip("resource")
+    with Server(ECHO) as server:
+        error, text = run_alone(EMFILE, server.url)
+    assert "files" in error
+    assert "ulimit -n" in error
+    assert " cut " not in error
+    assert text == "3"
+
+
+def test_default_context_is_made_once_and_only_when_needed(
+    tls: ssl.SSLContext,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def count() -> ssl.SSLContext:
+        made.append(make())
+        threading.Event().wait(0.05)  # for the other threads to come as well
+        return made[-1]
+
+    made: List[ssl.SSLContext] = []
+    make = ssl.create_default_context
+    monkeypatch.setattr(ssl, "create_default_context", count)
+    meet = steps(threading.Barrier(4).wait, "{0}")
+    with Server(meet, context=tls) as server:
+        with ThreadPoolExecutor(4) as pool:
+            client = server.client()
+            assert made == []
+            list(pool.map(client.chat, "1234"))
+            assert len(made) == 1
+
+
+def test_client_certificate_is_shown(
+    tls: ssl.SSLContext,
+    pems: Path,
+) -> None:
+    tls.load_verify_locations(str(pems / "ca.pem"))
+    tls.verify_mode = ssl.CERT_REQUIRED
+    context = ssl.create_default_context()
+    with Server(ECHO, context=tls) as server:
+        client = server.client(ssl_context=context, max_retries=0)
+        failure(client)
+        context.load_cert_chain(str(pems / "leaf.pem"))
+        assert client.chat("Hi").text == "Hi"
+
+
+# ---- Time ----------------------------------------------------------------------------------------
+
+
+def assert_times_out(
+    call: Callable[[], object],
+    option: str,
+    seconds: float,
+) -> str:
+    """Check that a call ends in time with an error that says why, how long, and what to change."""
+    started = time.monotonic()
+    with pytest.raises(dim.APITimeoutError) as caught:
+        call()
+    took, text = time.monotonic() - started, str(caught.value)
+    assert seconds - 0.02 <= took < seconds + 2
+    assert set(re.findall(r"\b(?:connect_)?timeout\b|\bdeadline\b", text)) == {option}
+    assert f" {seconds} s" in text
+    return text
+
+
+@pytest.mark.parametrize("option", ["timeout", "connect_timeout", "deadline"])
+def test_connecting_ends_in_time(option: str) -> None:
+    def check(
+        base_url: str,
+        port: int,
+        login: str,
+    ) -> None:
+        options: Dict[str, Any] = {option: 0.2, "max_retries": 0}
+        proxy = f"{login}127.0.0.1:{port}" if login else ""
+        client = Client("", base_url=base_url, proxy=proxy, **options)
+        text = assert_times_out(lambda: client.chat("Hi"), option, 0.2)
+        place = f"connecting to {'the proxy ' if login else ''}127.0.0.1:{port}"
+        assert option == "deadline" or place in text
+
+    headers = drip(b"HTTP/1.1 200 OK\r\n", b"X: y\r\n", 6)
+    with deaf_port() as deaf, deaf_port(is_full=True) as full, Server(headers) as dripping:
+        cases = {
+            "TCP": (f"http://127.0.0.1:{full}", full, ""),
+            "TLS": (f"https://127.0.0.1:{deaf}", deaf, ""),
+            "proxy": (EXAMPLE, full, "me:hunter2@"),
+            "CONNECT": (EXAMPLE, deaf, "me:hunter2@"),
+            "CONNECT, drip": (EXAMPLE, dripping.port, "me:hunter2@"),
+        }
+        check_all(check, cases)
+
+
+OK = b"HTTP/1.1 200 OK\r\n"
+HI = chunk(sse(delta("Hi"), done=False))
+START = chunked()
+LIMITS = {  # which limit ends an answer that begins so and goes on so, or goes on with nothing
+    "silence": ("timeout", b"", b""),
+    "silence in the status line": ("timeout", b"HTTP/1.1 20", b""),
+    "silence in the headers": ("timeout", b"HTTP/1.1 200 OK\r\nContent-", b""),
+    "silence after an interim answer": ("timeout", HINTS, b""),
+    "silence in the body": ("timeout", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{", b""),
+    "silence in a chunk": ("timeout", START + b'9\r\ndata: {"', b""),
+    "silence at the end of the chunks": ("timeout", START + b"0\r\n", b""),
+    "silence in a stream": ("timeout", START + HI, b""),
+    "status line": ("timeout", b"HTTP/1.1 200 ", b"x"),
+    "headers": ("timeout", OK, b"X: y\r\n"),
+    "interim answers": ("timeout", b"", HINTS),
+    "chunk size": ("timeout", START, b"0"),
+    "trailers": ("timeout", START + b"0\r\n", b"X: y\r\n"),
+    "headers to the deadline": ("deadline", OK, b"X: y\r\n"),
+    "body": ("deadline", b"HTTP/1.1 200 OK\r\nContent-Length: 999999\r\n\r\n", b" "),
+    "body until closed": ("deadline", b"HTTP/1.1 200 OK\r\n\r\n", b" "),
+    "chunks": ("deadline", START, b"1\r\n \r\n"),
+    "line of a stream": ("deadline", START + b"ffffff\r\ndata: ", b" "),
+    "events of a stream": ("deadline", START, HI),
+}
+
+
+def test_answer_ends_in_time_and_is_not_tried_again() -> None:
+    def check(
+        option: str,
+        head: bytes,
+        again: bytes,
+    ) -> None:
+        endless = drip(head, again, 30) if again else then_silence(head)
+        limits = {"timeout": 5, "deadline": 5, option: 0.3}
+        with Server(ECHO, endless) as server:
+            with server.client(**limits) as client:
+                client.chat("1")
+                call: Any = client.stream if b"event" in head else client.chat
+                text = assert_times_out(lambda: list(call("2")), option, 0.3)
+                assert option == "deadline" or f"{server.address} was silent" in text
+                assert server.used == [0, 0]
+                assert server.wait_closed()
+
+    check_all(check, LIMITS)
+
+
+def test_body_of_an_error_is_waited_for_10_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = time.monotonic
+    monkeypatch.setattr(time, "monotonic", lambda: clock() * 25)
+    started = time.monotonic()
+    endless = drip(b"HTTP/1.1 404 No\r\nContent-Length: 999999\r\n\r\n", b" ")
+    assert chat_error(endless, deadline=60).status == 404
+    assert 9 < time.monotonic() - started < 40
+
+
+def test_timeout_is_for_silence_alone() -> None:
+    def read(sock: socket.socket) -> None:
+        sock.sendall(OK + b"\r\n")
+        left = 8_000_000
+        while left > 0:
+            left -= len(sock.recv(65536))
+            threading.Event().wait(0.003)
+            sock.sendall(b" ")
+        sock.sendall(b'"read"')
+
+    with raw_server(read) as port:
+        with client_at(port, timeout=0.2, max_retries=0) as client:
+            assert client.request("POST", "/x", "x" * 8_000_000) == "read"
+    with served(drip(chunked(), HI, 999), timeout=0.2) as (_, client):
+        with contextlib.closing(client.stream("Hi")) as stream:
+            assert [next(stream).text for _ in range(12)] == ["Hi"] * 12
+
+
+def test_sending_ends_in_time_where_nothing_is_read() -> None:
     with deaf_port() as port:
-        options: Dict[str, Any] = {option: 0.1}
-        client = Client("", base_url=f"http://127.0.0.1:{port}", **options)
-        text = "x" * 8_000_000
-        assert_times_out(lambda: client.request("POST", "/x", text), option, 0.1)
+        with client_at(port, timeout=0.1) as client:
+            assert_times_out(lambda: client.chat("x" * 8_000_000), "timeout", 0.1)
 
 
-@beside
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no interval timers on this system")
+def test_timeout_error_of_a_signal_handler_comes_through() -> None:
+    def ring(
+        number: int,
+        frame: Any,
+    ) -> None:
+        raise TimeoutError("mine")
+
+    previous = signal.signal(signal.SIGALRM, ring)
+    try:
+        with Server(ECHO, silence) as server:
+            with server.client() as client:
+                client.chat("1")
+                signal.setitimer(signal.ITIMER_REAL, 0.1)
+                with pytest.raises(TimeoutError, match=r"^mine$") as caught:
+                    client.chat("2")
+    finally:
+        signal.signal(signal.SIGALRM, previous)
+    assert type(caught.value) is TimeoutError
+    assert server.used == [0, 0]
+
+
 def test_deadline_holds_for_a_call_with_its_retries() -> None:
-    busy = answer({"error": "busy"}, 503, headers=("Retry-After-Ms: 50",))
-    with Server(busy) as server, server.client(deadline=0.3, max_retries=30) as client:
-        with pytest.raises(deepinfra_min.ServerError):
-            client.chat("Hi")
+    busy = answer({"error": "busy"}, 503, "Retry-After: 0.05")
+    with served(busy, deadline=0.3, max_retries=30) as (server, client):
+        assert failure(client).status == 503
         assert 2 <= len(server.requests) <= 10
-    with Server(busy, busy, b"") as server, server.client(deadline=0.4, max_retries=9) as client:
+    with served(busy, busy, silence, deadline=0.4, max_retries=9) as (server, client):
         assert_times_out(lambda: client.chat("Hi"), "deadline", 0.4)
         assert len(server.requests) == 3
 
 
-def test_deadline_cuts_no_call_that_is_in_time() -> None:
-    with Server(answer(completion()), sse_answer(delta("Hi", "stop"))) as server:
-        with server.client(deadline=5, timeout=None, connect_timeout=None) as client:
-            assert client.chat("Hi").text == collect(client.stream("Hi")).text == "Hi"
+# ---- Retries -------------------------------------------------------------------------------------
+
+TRIED_AGAIN: Dict[str, Answer] = {
+    **{str(s): answer(b"<html>", s) for s in (408, 409, 429, 500, 502, 503, 504, 529)},
+    "closed": cut(b""),
+    "reset": reset(),
+    "cut in the status line": cut(b"HTTP/1.1 2"),
+}
 
 
-# Retries
+@pytest.mark.parametrize("wire", table(TRIED_AGAIN))
+def test_failure_is_tried_again(
+    wire: Answer,
+    waits: Waits,
+) -> None:
+    with Server(wire, wire, sse_answer(delta("Hi", "stop"))) as server:
+        with server.client() as client:
+            assert collect(client.stream("Hi")).text == "Hi"
+    first, second, third = server.requests
+    assert first[:4] == second[:4] == third[:4]
+    assert len(waits) == 2
 
 
-@pytest.mark.parametrize("status", [408, 409, 429, 500, 502, 503, 504, 529])
-def test_status_is_tried_again(status: int, waits: List[float]) -> None:
-    with Server(answer(b"<html>", status), answer(completion())) as server:
-        assert server.client().chat("Hi").text == "Hi"
-    assert len(waits) == 1
-    first, second = server.requests
-    assert first[:4] == second[:4]
+NOT_TRIED_AGAIN: Dict[str, Answer] = {
+    **{str(s): answer({"error": "no"}, s) for s in (400, 401, 402, 403, 404, 405, 413, 422)},
+    "cut in the headers": cut(b"HTTP/1.1 200 OK\r\nContent-"),
+    "cut in the body": cut(WHOLE[:-5]),
+    "reset in the headers": reset(OK),
+    "reset in the body": reset(chunked(b"{")),
+    "broken JSON": answer(b"{"),
+    "error in a 200": cut(b'HTTP/1.1 200 OK\r\n\r\n{"error": {"code": 503}}'),
+    "not HTTP": cut(b"SSH-2.0-OpenSSH_9.2\r\n"),
+    "stream, cut": cut(chunked(sse(delta("Hi"), done=False))),
+    "stream, error": sse_answer(delta("Hi"), {"error": {"message": "no", "code": 503}}),
+}
 
 
-NOT_TRIED_AGAIN = {
-    **{str(status): answer({"error": "no"}, status) for status in (
-        400, 401, 402, 403, 404, 405, 410, 413, 422)},
-    "cut status line": cut(b"HTTP/1.1 2"), "cut headers": cut(b"HTTP/1.1 200 OK\r\nContent-"),
-    "cut body": cut(answer(completion())[:-5]), "reset headers": reset(b"HTTP/1.1 200 OK\r\n"),
-    "reset body": reset(chunked(b"{")),
-    "broken JSON": answer(b"{"), "HTML": answer(b"<html>", type="text/html"),
-    "wrong shape": answer([]), "error in a 200": answer({"error": {"message": "no", "code": 503}}),
-    "not HTTP": cut(b"SSH-2.0-OpenSSH_9.2\r\n")}
+@pytest.mark.parametrize("wire", table(NOT_TRIED_AGAIN))
+def test_other_failures_are_not_tried_again(
+    wire: Answer,
+    waits: Waits,
+) -> None:
+    with Server(wire, ECHO, wire) as server:
+        with server.client() as client:
+            failure(client, "stream")  # on a new connection
+            client.chat("keep one")
+            failure(client, "stream")
+    assert len(server.requests) == 3
+    assert waits == []
 
 
-@pytest.mark.parametrize("reply", NOT_TRIED_AGAIN.values(), ids=NOT_TRIED_AGAIN)
-@pytest.mark.parametrize("method", ["chat", "stream"])
-def test_other_failures_are_not_tried_again(reply: Answer, method: str, waits: List[float]) -> None:
-    with Server(reply) as server, server.client() as client:
-        with pytest.raises(deepinfra_min.DeepInfraError):
-            list(getattr(client, method)("Hi"))
-    assert (len(server.requests), waits) == (1, [])
-
-
-@pytest.mark.parametrize("reply, kind", [
-    pytest.param(cut(chunked(sse(delta("Hi"), done=False), type=SSE_TYPE)),
-                 deepinfra_min.StreamInterruptedError, id="cut"),
-    pytest.param(sse_answer(delta("Hi"), {"error": {"message": "busy", "code": 503}}),
-                 deepinfra_min.ServerError, id="error")])
-def test_stream_is_not_tried_again_after_a_chunk(reply: Answer, kind: Any,
-                                                 waits: List[float]) -> None:
-    with Server(reply) as server, server.client() as client:
-        stream = client.stream("Hi")
-        assert next(stream).text == "Hi"
-        with pytest.raises(kind):
-            next(stream)
-    assert (len(server.requests), waits) == (1, [])
-
-
-@pytest.mark.parametrize("die", [cut(b""), reset()], ids=["closed", "reset"])
-def test_connection_that_dies_before_an_answer_is_tried_again(
-        serve: Callable[..., Server], die: Answer, waits: List[float]) -> None:
-    with serve(die, die, sse_answer(delta("Hi", "stop"))) as server, server.client() as client:
-        assert collect(client.stream("Hi")).text == "Hi"
-    assert (connections_of(server), len(waits)) == ([0, 1, 2], 2)
-
-
-def test_refused_connection_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    waits: List[float] = []
-    with dead_port() as port:
-        base_url = f"http://127.0.0.1:{port}"
-        monkeypatch.setattr(time, "sleep", waits.append)
-        with pytest.raises(deepinfra_min.APIConnectionError) as caught:
-            Client("", base_url=base_url, max_retries=4).chat("Hi")
-    assert (len(waits), type(caught.value)) == (4, deepinfra_min.APIConnectionError)
-    assert isinstance(caught.value.__cause__, ConnectionRefusedError)
-    assert f"127.0.0.1:{port}" in str(caught.value)
-
-
-def test_name_that_is_not_resolved_is_tried_again(monkeypatch: pytest.MonkeyPatch,
-                                                  waits: List[float]) -> None:
-    def fail(*args: Any, **options: Any) -> None:
+def test_dial_that_fails_is_tried_again(
+    waits: Waits,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(
+        *args: Any,
+        **options: Any,
+    ) -> None:
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
-    monkeypatch.setattr(socket, "getaddrinfo", fail)
-    with pytest.raises(deepinfra_min.APIConnectionError) as caught:
-        Client(TOKEN, base_url="https://api.example.test").chat("Hi")
-    assert len(waits) == 2
-    assert all(part in str(caught.value) for part in ("DNS", "api.example.test", "not known"))
-
-
-def test_black_hole_is_tried_again(waits: List[float]) -> None:
+    caplog.set_level(logging.INFO)
+    with dead_port() as port:
+        refused = failure(client_at(port))
+    assert f"TCP can't connect to 127.0.0.1:{port}" in str(refused)
+    assert isinstance(refused.__cause__, ConnectionRefusedError)
     with deaf_port(is_full=True) as port:
-        base_url = f"http://127.0.0.1:{port}"
-        client = Client("", base_url=base_url, connect_timeout=0.05, max_retries=1)
-        with pytest.raises(deepinfra_min.APITimeoutError):
-            client.chat("Hi")
-    assert len(waits) == 1
+        assert type(failure(client_at(port, connect_timeout=0.05))) is dim.APITimeoutError
+    monkeypatch.setattr(socket, "getaddrinfo", fail)
+    unknown = failure(Client(TOKEN, base_url=EXAMPLE))
+    assert "DNS can't resolve api.example.test: Name or service not known" in str(unknown)
+    assert TOKEN not in shown(unknown)
+    texts = [record.getMessage() for record in caplog.records]
+    assert [f"{wait:.2f} s" in text for text, wait in zip(texts, waits)] == [True] * 6
+    assert str(refused.args[0]) in texts[0]
 
 
-@pytest.mark.parametrize("options, attempts", [
-    pytest.param({}, 3, id="default"), pytest.param({"max_retries": 0}, 1, id="none"),
-    pytest.param({"max_retries": 1}, 2, id="one")])
-def test_retries_end(options: Dict[str, int], attempts: int, waits: List[float]) -> None:
-    with Server(answer({"error": "busy"}, 429)) as server, server.client(**options) as client:
-        with pytest.raises(deepinfra_min.RateLimitError) as caught:
-            client.chat("Hi")
-    assert (len(server.requests), len(waits)) == (attempts, attempts - 1)
-    error = caught.value
-    assert (error.status, error.message, error.retry_after) == (429, "busy", None)
+def test_waits_grow_to_8_seconds_less_a_random_part(waits: Waits) -> None:
+    with dead_port() as port:
+        assert type(failure(client_at(port, max_retries=1100))) is dim.APIConnectionError
+    parts = [wait / full for wait, full in zip(waits, [0.5, 1, 2, 4] + [8] * 1096)]
+    assert len(waits) == 1100
+    assert len(parts) == 1100
+    assert 0.75 <= min(parts) < 0.8 < 0.95 < max(parts) <= 1
 
 
-def test_waits_grow_to_8_seconds_less_a_random_part(waits: List[float]) -> None:
-    with Server(answer({}, 500)) as server, server.client(max_retries=40) as client:
-        with pytest.raises(deepinfra_min.ServerError):
-            client.chat("Hi")
-    parts = [wait / full for wait, full in zip(waits, [0.5, 1, 2, 4] + [8] * 36)]
-    assert len(parts) == 40
-    assert 0.75 <= min(parts) < 0.85 < 0.9 < max(parts) <= 1
-    assert len(set(parts)) > 30
+# Retry-After (a number: it is a date in so many seconds), and the bounds of what is waited. More
+# than a minute is raised.
+ASKED_WAITS = {
+    "seconds": ("7", 7, 7),
+    "white space": (" 7 \t", 7, 7),
+    "at once": ("0", 0, 0),
+    "a minute": ("60", 60, 60),
+    "more than a minute": ("61", 61, 61),
+    "date": (20, 18.5, 20),
+    "date that is past": (-20, 0, 0),
+    "date in more than a minute": (90, 88.5, 90),
+    "no number": ("soon", 0.375, 0.5),
+    "milliseconds": ("\r\nRetry-After-Ms: 1", 0.375, 0.5),
+}
 
 
-@pytest.mark.parametrize("headers, low, high", [
-    pytest.param(["Retry-After: 7"], 7, 7, id="seconds"),
-    pytest.param(["Retry-After: 0"], 0, 0, id="at once"),
-    pytest.param(["Retry-After: 60"], 60, 60, id="a minute"),
-    pytest.param(["retry-after-ms: 1500"], 1.5, 1.5, id="milliseconds"),
-    pytest.param(["Retry-After: 7", "retry-after-ms: 20"], 0.02, 0.02, id="both"),
-    pytest.param([20], 18.5, 20, id="date"), pytest.param([-20], 0, 0, id="date that is past"),
-    pytest.param(["Retry-After: soon", "retry-after-ms: x"], 0.375, 0.5, id="no number"),
-    pytest.param(["Retry-After: -1"], 0.375, 0.5, id="negative"),
-    pytest.param(["Retry-After:"], 0.375, 0.5, id="empty")])
-def test_wait_is_what_the_server_asks_for(headers: List[Any], low: float, high: float,
-                                          waits: List[float]) -> None:
-    lines = tuple(line if isinstance(line, str) else "Retry-After: " + email.utils.formatdate(
-        time.time() + line, usegmt=True) for line in headers)
-    with Server(answer({}, 429, headers=lines), answer(completion())) as server:
-        with server.client() as client:
-            client.chat("Hi")
-    wait, = waits
+@pytest.mark.parametrize("value, low, high", table(ASKED_WAITS))
+def test_wait_is_what_the_server_asks_for(
+    value: Any,
+    low: float,
+    high: float,
+    waits: Waits,
+) -> None:
+    if isinstance(value, int):
+        value = email.utils.formatdate(time.time() + value, usegmt=True)
+    busy = answer({}, 429, f"Retry-After: {value}")
+    with served(busy, max_retries=1) as (server, client):
+        error = failure(client)
+    assert error.status == 429
+    (wait,) = waits or [error.retry_after]
     assert low <= wait <= high
+    assert len(waits) == int(high <= 60)
+    assert len(server.requests) == 1 + len(waits)
 
 
-def test_wait_is_spent_before_the_next_attempt() -> None:
-    times = []
-
-    def refuse(sock: socket.socket, request: Request) -> bool:
-        times.append(time.monotonic())
-        sock.sendall(answer({}, 503, headers=("Retry-After-Ms: 80",)))
-        return True
-
-    with Server(refuse, refuse, answer(completion())) as server, server.client() as client:
-        client.chat("Hi")
-        times.append(time.monotonic())
-        assert connections_of(server) == [0, 0, 0]
-    assert all(0.08 <= later - sooner < 0.37 for sooner, later in zip(times, times[1:]))
-
-
-@pytest.mark.parametrize("header, options, low, high", [
-    pytest.param("Retry-After: 61", {}, 61, 61, id="over a minute"),
-    pytest.param("Retry-After: 99999999999", {}, 99999999999, 99999999999, id="over an age"),
-    pytest.param("retry-after-ms: 61000", {}, 61, 61, id="over a minute in milliseconds"),
-    pytest.param(90, {}, 88.5, 90, id="over a minute, by date"),
-    pytest.param("Retry-After: 10", {"deadline": 9}, 10, 10, id="past the deadline")])
-def test_wait_that_is_too_long_raises_at_once(header: Any, options: Dict[str, float], low: float,
-                                              high: float, waits: List[float]) -> None:
-    line = header if isinstance(header, str) else "Retry-After: " + email.utils.formatdate(
-        time.time() + header, usegmt=True)
-    with Server(answer({}, 429, headers=(line,))) as server, server.client(**options) as client:
-        with pytest.raises(deepinfra_min.RateLimitError) as caught:
-            client.chat("Hi")
-    assert (len(server.requests), waits) == (1, [])
-    assert caught.value.retry_after is not None
-    assert low <= caught.value.retry_after <= high
-
-
-def test_deadline_comes_before_a_wait_of_our_own(waits: List[float]) -> None:
-    with Server(answer({}, 503)) as server, server.client(deadline=0.3) as client:
-        with pytest.raises(deepinfra_min.ServerError):
-            client.chat("Hi")
-    assert (len(server.requests), waits) == (1, [])
+@pytest.mark.parametrize("header", ["Retry-After: 10", "X: our own wait"])
+def test_wait_past_the_deadline_is_not_begun(
+    header: str,
+    waits: Waits,
+) -> None:
+    with served(answer({}, 503, header), deadline=0.3, max_retries=2) as (server, client):
+        assert failure(client).status == 503
+    assert len(server.requests) == 1
+    assert waits == []
 
 
 def test_log_has_retries_at_info_and_exchanges_at_debug(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
-    busy = answer({"error": "all engines taken"}, 503,
-                  headers=("Retry-After-Ms: 20", "X-Answer: hunter2"))
+    busy = answer({"error": f"{TOKEN} is busy"}, 503, "Retry-After: 0.1", f"X-Answer: {TOKEN}")
     with Server(busy, answer(completion("hunter3"))) as server:
-        with server.client(headers={"X-Key": "hunter4"}) as client:
-            client.chat("hunter5")
-        url = server.url + "/chat/completions"
-    assert [(record.name, record.levelno) for record in caplog.records] == [
-        ("deepinfra_min", level) for level in (logging.DEBUG, logging.INFO, logging.DEBUG)]
+        server.client(headers={"X-Key": "hunter4"}).chat("hunter5")
+    levels = [record.levelno for record in caplog.records]
+    assert levels == [logging.DEBUG, logging.INFO, logging.DEBUG]
     first, retry, second = (record.getMessage() for record in caplog.records)
-    for text, status in ((first, "503"), (second, "200")):
-        assert "POST" in text and url in text and status in text
-        assert re.search(r"\b0\.\d+ s\b", text)
-    assert "503: all engines taken" in retry and "0.02 s" in retry
-    records = repr([vars(record) for record in caplog.records])
-    assert "hunter" not in records and TOKEN not in records and "Bearer" not in records
+    exchange = rf"POST {server.url}/chat/completions: HTTP %d in 0\.\d+ s"
+    assert re.search(exchange % 503, first)
+    assert re.search(exchange % 200, second)
+    assert "503: *** is busy" in retry
+    assert "0.10 s" in retry
+    everything = repr([vars(record) for record in caplog.records])
+    assert "hunter" not in everything
+    assert TOKEN not in everything
 
 
-def test_log_names_the_cause_of_a_retry(caplog: pytest.LogCaptureFixture,
-                                        waits: List[float]) -> None:
-    caplog.set_level(logging.INFO)
-    with dead_port() as port, pytest.raises(deepinfra_min.APIConnectionError):
-        Client("", base_url=f"http://127.0.0.1:{port}", max_retries=2).chat("Hi")
-    assert len(caplog.records) == 2
-    for record, waited in zip(caplog.records, waits):
-        text = record.getMessage()
-        assert record.levelno == logging.INFO
-        assert f"127.0.0.1:{port}" in text and "refused" in text and f"{waited:.2f} s" in text
-
-
-# Safety
+# ---- Safety --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-def test_redirect_is_refused_and_named(status: int, tls: ssl.SSLContext) -> None:
-    with Server(answer(completion())) as other, Server(answer(completion()), context=tls) as secure:
-        for place in (other.url, f"http://localhost:{other.port}/v1", secure.url, "/v1/elsewhere"):
-            moved = answer(b"", status, headers=(f"Location: {place}",))
-            with Server(moved) as server, server.client() as client:
-                calls: List[Any] = [client.chat, client.stream, lambda text, c=client: c.models()]
-                for call in calls:
-                    with pytest.raises(deepinfra_min.APIError, match=re.escape(place)) as caught:
-                        call("Hi")
-                    assert (caught.value.status, "redirect" in str(caught.value)) == (status, True)
-                assert len(server.requests) == 3
-        assert (other.connections, secure.connections) == (0, 0)
+def test_redirect_is_refused_and_named(
+    status: int,
+    tls: ssl.SSLContext,
+) -> None:
+    with Server(ECHO) as other:
+        with Server(ECHO, context=tls) as secure:
+            for place in (other.url, secure.url, "/v1/elsewhere"):
+                error = chat_error(answer(b"", status, f"Location: {place}"))
+                assert error.status == status
+                assert place in str(error)
+                assert "redirect" in str(error)
+            assert other.connections == 0
+            assert secure.connections == 0
 
 
-@pytest.mark.parametrize("handlers", [[], [deepinfra_min.KeepAliveHandler]],
-                         ids=["urllib's own", "KeepAliveHandler"])
-def test_opener_that_follows_redirects_takes_no_token_along(handlers: List[Any]) -> None:
-    opener: Any = urllib.request.build_opener(*handlers)
-    with Server(answer(completion())) as target:
-        moved = answer(b"", 302, headers=(f"Location: {target.url}/there",))
-        with Server(moved) as server:
-            client = server.client(opener=opener, headers={"X-Key": "hunter2"})
-            assert client.chat("Hi").text == "Hi"
-            assert server.requests[0].headers["authorization"] == f"Bearer {TOKEN}"
-            assert server.requests[0].headers["x-key"] == "hunter2"
-    for handler in opener.handlers:
-        handler.close()
-    request, = target.requests
-    assert (request.method, request.path) == ("GET", "/v1/openai/there")
-    assert not {"authorization", "x-key"} & set(request.headers)
-    assert TOKEN not in repr(request)
+# What the server sends; RAW is the token as it is, ESC as JSON has it.
+ECHOES = {
+    "object": b'401 No\r\n\r\n{"error": {"message": "ESC", "code": "ESC", "type": ["ESC"]}}',
+    "string": b'400 No\r\n\r\n{"error": "no ESC"}',
+    "no words": b'400 No\r\n\r\n{"key": {"ESC": ["ESC"]}}',
+    "validation": b'422 No\r\n\r\n{"detail": [{"loc": ["ESC"], "msg": "ESC", "input": "ESC"}]}',
+    "text": b"403 No\r\n\r\nWho is RAW?",
+    "HTML": b"502 No\r\n\r\n<html><title>RAW</title>Bearer RAW",
+    "cut body": b'401 No\r\nContent-Length: 999\r\n\r\n{"error": "ESC',
+    "reason": b"401 Not RAW\r\n\r\n",
+    "reason of a 200": b"200 Not RAW\r\nContent-Length: 1\r\n\r\n{",
+    "status": b"RAW OK\r\n\r\n",
+    "headers": b"429 No\r\nX-Request-Id: RAW\r\nRetry-After: RAW\r\nX-RAW: RAW\r\n\r\n",
+    "line that is no header": b"400 No\r\nBearer RAW\r\n\r\n",
+    "folded header": b"400 No\r\nX: y\r\n RAW\r\n\r\n",
+    "length": b"200 OK\r\nContent-Length: RAW\r\n\r\n{",
+    "chunk size": b"200 OK\r\nTransfer-Encoding: chunked\r\n\r\nRAW\r\n",
+    "redirect": b"302 No\r\nLocation: https://api.example.test/?key=RAW\r\n\r\n",
+    "broken JSON": b'200 OK\r\n\r\n{"id": "ESC"',
+    "broken UTF-8": b'200 OK\r\n\r\n{"id": "RAW\xff\xfe',
+    "wrong shape": b'200 OK\r\n\r\n{"choices": "ESC", "ESC": "ESC"}',
+    "wrong shape in a list": b'200 OK\r\n\r\n["ESC"]',
+    "far in": b"200 OK\r\n\r\n<" + b"x" * 190 + b"RAW",
+    "far in a message": b'400 No\r\n\r\n{"error": "' + b"x" * 990 + b'ESC"}',
+    "error in a 200": b'200 OK\r\n\r\n{"error": {"message": "ESC", "code": "ESC"}}',
+    "stream error": b'200 OK\r\n\r\ndata: {"error": {"message": "ESC", "code": 401}}\n\n',
+    "error event": b"200 OK\r\n\r\nevent: error\ndata: RAW\n\n",
+    "broken JSON in a stream": b'200 OK\r\n\r\ndata: {"id": "ESC\n\n',
+    "wrong shape in a stream": b'200 OK\r\n\r\ndata: {"choices": ["ESC"]}\n\n',
+    "cut stream": b"200 OK\r\nTransfer-Encoding: chunked\r\n\r\n99\r\ndata: RAW",
+    "no stream": b"200 OK\r\nContent-Type: text/event-stream\r\n\r\n<p>RAW",
+}
 
 
-def bare(head: str, body: str = "") -> bytes:
-    return f"HTTP/1.1 {head}\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode()
-
-
-ECHOES: Dict[str, Callable[[str], Answer]] = {
-    "error object": lambda t: answer(
-        {"error": {"message": t, "code": t, "param": [t], "type": {t: t}}}, 401),
-    "error string": lambda t: answer({"error": f"no {t}"}, 400),
-    "error without words": lambda t: answer({"key": {t: [t]}}, 400),
-    "validation": lambda t: answer({"detail": [{"loc": ["x", t], "msg": t, "input": t}]}, 422),
-    "text": lambda t: answer(f"Who is {t}?".encode(), 403),
-    "HTML": lambda t: answer(f"<html>Bearer {t}".encode(), 502, type="text/html"),
-    "reason": lambda t: bare(f"401 Not {t}"),
-    "reason of a 200": lambda t: bare(f"200 Not {t}", "{"),
-    "status": lambda t: bare(f"{t} OK"), "status line": lambda t: cut(f"{t}\r\n\r\n".encode()),
-    "headers": lambda t: bare(
-        f"429 No\r\nX-Request-Id: {t}\r\nRetry-After: {t}\r\nX-{t}: {t}", "{}"),
-    "line that is no header": lambda t: cut(bare(f"400 No\r\nBearer {t}")),
-    "folded header": lambda t: bare(f"400 No\r\nX: y\r\n {t}"),
-    "content length": lambda t: cut(f"HTTP/1.1 200 OK\r\nContent-Length: {t}\r\n\r\n{{".encode()),
-    "redirect": lambda t: bare(f"302 No\r\nLocation: https://api.example.test/?key={t}"),
-    "broken JSON": lambda t: answer(f'{{"id": "{t}"'.encode()),
-    "broken UTF-8": lambda t: answer(f'{{"id": "{t}'.encode() + b"\xff\xfe"),
-    "JSON in UTF-16": lambda t: answer(b"\xff\xfe" + t.encode("utf-16-le") + b"\x00"),
-    "wrong shape": lambda t: answer({"choices": t, t: t}),
-    "wrong shape in a list": lambda t: answer([t]),
-    "HTML in a 200": lambda t: answer(f"<html>{t}".encode(), type="text/html"),
-    "HTML, far in": lambda t: answer(b"<" + b"x" * 190 + t.encode(), type="text/html"),
-    "message, far in": lambda t: answer({"error": "x" * 990 + t}, 400),
-    "error in a 200": lambda t: answer({"error": {"message": t, "code": t}}),
-    "chunk size": lambda t: cut(chunked() + f"{t}\r\n".encode()),
-    "cut body": lambda t: cut(answer({"error": t}, 401)[:-1]),
-    "stream error": lambda t: sse_answer(delta("Hi"), {"error": {"message": t, "code": 401}}),
-    "stream error event": lambda t: answer(f"event: error\ndata: {t}\n\n".encode(), type=SSE_TYPE),
-    "stream of broken JSON": lambda t: sse_answer(f'{{"id": "{t}'),
-    "stream of a wrong shape": lambda t: sse_answer({"choices": [t]}),
-    "stream, cut": lambda t: cut(chunked(f"data: {t}".encode(), type=SSE_TYPE)),
-    "stream of HTML": lambda t: answer(f"<p>{t}".encode(), type=SSE_TYPE),
-    "stream, not one": lambda t: answer(f"Bearer {t}".encode(), type="text/plain")}
-
-
-@pytest.mark.parametrize("token", [TOKEN, "jwt:a\"b'c\\d/e&f<g>%20{h}"], ids=["token", "odd token"])
-@pytest.mark.parametrize("echo", ECHOES.values(), ids=ECHOES)
-def test_token_that_the_server_echoes_is_masked(echo: Callable[[str], Answer], token: str,
-                                                caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("token", table({"token": TOKEN, "odd": "jwt:a\"b'c\\d/e&f<g>%20{h}"}))
+@pytest.mark.parametrize("wire", table(ECHOES))
+def test_token_that_the_server_echoes_is_masked(
+    wire: bytes,
+    token: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     caplog.set_level(logging.DEBUG)
-    with Server(echo(token)) as server:
-        client: Any = server.client(api_key=token, max_retries=0, timeout=5)
-        for call in (client.chat, client.stream):
-            with pytest.raises(deepinfra_min.DeepInfraError) as caught:
-                list(call("Hi"))
-            error = caught.value
-            everything = shown(error) + pickle.dumps(error, 0).decode("latin-1") + repr(
-                [vars(record) for record in caplog.records])
-            for text in (token, repr(token)[1:-1], json.dumps(token)[1:-1], token[:12]):
-                assert text not in everything
+    escaped = json.dumps(token)[1:-1]
+    wire = wire.replace(b"RAW", token.encode()).replace(b"ESC", escaped.encode())
+    with served(cut(b"HTTP/1.1 " + wire), api_key=token) as (server, client):
+        for error in (failure(client), failure(client, "stream")):
+            everything = shown(error) + pickle.dumps(error, 0).decode("latin-1")
+            everything += repr([vars(record) for record in caplog.records])
+            for spelling in (token, escaped, repr(token)[1:-1], token[:12]):
+                assert spelling not in everything
     assert server.requests[0].headers["authorization"] == f"Bearer {token}"
 
 
-def test_token_that_is_echoed_is_masked_in_the_log_of_a_retry(caplog: pytest.LogCaptureFixture,
-                                                              waits: List[float]) -> None:
-    caplog.set_level(logging.DEBUG)
-    busy = answer({"error": f"{TOKEN} is busy"}, 503, headers=(f"X: {TOKEN}",))
-    with Server(busy, answer(completion())) as server, server.client() as client:
-        client.chat("Hi")
-    retry, = [record for record in caplog.records if record.levelno == logging.INFO]
-    assert "*** is busy" in retry.getMessage()
-    assert TOKEN not in repr([vars(record) for record in caplog.records])
-
-
-def test_token_of_digits_masks_what_holds_it() -> None:
-    error = chat_error(answer({"error": {"message": "no 20249", "code": 12024}}, 400),
-                       api_key="2024")
-    assert str(error).startswith("HTTP 400: no ***9")
-    assert (error.status, error.message, error.code, error.body) == (400, "no ***9", "***", "***")
-
-
 def test_masked_error_still_says_what_the_server_said() -> None:
-    with Server(answer({"error": {"message": f"key {TOKEN} is bad"}}, 401)) as server:
-        with server.client() as client, pytest.raises(deepinfra_min.AuthenticationError) as caught:
-            client.chat("Hi")
-    assert caught.value.message == "key *** is bad"
-    assert caught.value.body == {"error": {"message": "key *** is bad"}}
+    refusal = {"error": {"message": f"key {TOKEN} is bad"}}
+    error = chat_error(answer(refusal, 401))
+    assert error.message == "key *** is bad"
+    assert error.body == {"error": {"message": "key *** is bad"}}
 
 
-@pytest.mark.parametrize("name, value", [
-    ("X-Key", "hunter2\r\nX: y"), ("X-Key", "hunter2\n"), ("X-Key", "hunter2\r"),
-    ("X-Key\r\nX", "hunter2"), ("X-Key\n", "hunter2"), ("X Key", "hunter2"), ("", "hunter2"),
-    ("X-Key", "hunter2\u20ac"), ("X-Key", "hunter2\x00")])
-def test_header_that_would_break_the_request_is_refused(name: str, value: str) -> None:
-    with pytest.raises(deepinfra_min.ConfigurationError) as caught:
-        Client(TOKEN, headers={"X-Good": "y", name: value})
-    assert "hunter2" not in shown(caught.value)
-    assert repr(name) in str(caught.value)
+def test_login_of_a_gateway_is_sent_and_masked_like_a_token() -> None:
+    login = "Basic bWU6aHVudGVyMg=="
+    options: Dict[str, Any] = {"headers": {"authorization": login}}
+    refusal = answer({"error": f"not {login}, {login[6:]}"}, 401)
+    with served(cut(refusal), api_key="", **options) as (server, client):
+        assert "bWU6" not in shown(failure(client))
+    assert server.requests[0].headers["authorization"] == login
+    for token, url in ("", "http://api.example.test"), (TOKEN, EXAMPLE):
+        with pytest.raises(dim.ConfigurationError):
+            Client(token, base_url=url, **options)
 
 
-# Proxies
+def test_words_of_a_server_are_cleaned_and_cut(
+    caplog: pytest.LogCaptureFixture,
+    waits: Waits,
+) -> None:
+    caplog.set_level(logging.INFO)
+    words = "\x1b[31mall\r\n\u202e\x9b\x00busy " + "x" * 900_000
+    with Server(answer({"error": words}, 503), answer(words.encode() * 6, 503)) as server:
+        error = failure(server.client(max_retries=1))
+    cleaned = "[31mall     busy " + "x" * 1000
+    assert cleaned.startswith(error.message)
+    assert 990 < len(error.message) <= 1000
+    assert 900_000 < len(error.body) <= 1 << 20
+    for text in (str(error), *(record.getMessage() for record in caplog.records)):
+        assert text.isprintable()
+        assert len(text) < 1200
+    assert len(caplog.records) == 1
 
 
-def pump(source: socket.socket, target: socket.socket) -> None:
+# ---- Proxies -------------------------------------------------------------------------------------
+
+
+def pump(
+    source: socket.socket,
+    target: socket.socket,
+) -> None:
     with contextlib.suppress(OSError):
         for block in iter(functools.partial(source.recv, 65536), b""):
             target.sendall(block)
-    with contextlib.suppress(OSError):
         target.shutdown(socket.SHUT_WR)
 
 
-def tunnel(target: Server, login: str = "") -> Answer:
+def tunnel(
+    target: Server,
+    login: str,
+) -> Answer:
     """Return the answer of a CONNECT proxy that takes clients to the target, whatever they ask."""
-    expected = "Basic " + base64.b64encode(login.encode()).decode() if login else None
 
-    def connect(sock: socket.socket, request: Request) -> None:
-        if request.method != "CONNECT" or request.headers.get("proxy-authorization") != expected:
-            sock.sendall(answer(b"", 407, headers=("Proxy-Authenticate: Basic",)))
+    def connect(
+        sock: socket.socket,
+        request: Request,
+    ) -> None:
+        if request.headers.get("proxy-authorization", "") != login:
+            sock.sendall(answer(b"", 407, "Proxy-Authenticate: Basic"))
             return
         with socket.create_connection(("127.0.0.1", target.port)) as inner:
             sock.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
-            back = threading.Thread(target=pump, args=(inner, sock), daemon=True)
-            back.start()
+            threading.Thread(target=pump, args=(inner, sock), daemon=True).start()
             pump(sock, inner)
-            back.join()
+
     return connect
 
 
-@pytest.mark.parametrize("login, password", [("", ""), ("me:p@ss:w%rd", "me:p%40ss%3Aw%25rd@")],
-                         ids=["open", "with a password"])
-def test_connect_proxy_is_used(login: str, password: str, tls: ssl.SSLContext,
-                               monkeypatch: pytest.MonkeyPatch) -> None:
-    with Server(answer(completion()), context=tls) as server:
+LOGINS = [("", ""), ("me:p%40ss%3Aw%25rd@", "Basic bWU6cEBzczp3JXJk")]
+
+
+@pytest.mark.parametrize("written, login", LOGINS)
+def test_connect_proxy_is_used(
+    written: str,
+    login: str,
+    tls: ssl.SSLContext,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with Server(ECHO, context=tls) as server:
         with Server(tunnel(server, login)) as proxy:
-            monkeypatch.setenv("https_proxy", f"http://{password}127.0.0.1:{proxy.port}")
+            monkeypatch.setenv("https_proxy", f"http://{written}{proxy.address}")
             with Client(TOKEN, base_url=EXAMPLE) as client:
-                for _ in range(3):
-                    assert client.chat("Hi").text == "Hi"
-                for sock in sockets_to(proxy.port):
-                    assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
-            assert (proxy.connections, len(server.requests), server.connections) == (1, 3, 1)
+                monkeypatch.delenv("https_proxy")  # it was read when the client was made
+                assert [client.chat(text).text for text in "123"] == ["1", "2", "3"]
+                assert proxy.connections == 1
+                assert server.used == [0, 0, 0]
             assert proxy.wait_closed()
-        connect, = proxy.requests
-    assert (connect.method, connect.path) == ("CONNECT", "api.example.test:443")
-    assert "authorization" not in connect.headers and TOKEN not in repr(connect)
-    assert server.requests[0].path == "/v1/openai/chat/completions"
-    assert server.requests[0].headers["host"] == "api.example.test"
-    assert server.requests[0].headers["authorization"] == f"Bearer {TOKEN}"
-    assert "proxy-authorization" not in server.requests[0].headers
+    (connect,) = proxy.requests
+    assert connect.method == "CONNECT"
+    assert connect.path == "api.example.test:443"
+    assert TOKEN not in repr(connect)
+    path, headers = server.requests[0][1:3]
+    assert path == "/v1/openai/chat/completions"
+    assert headers["host"] == "api.example.test"
+    assert headers["authorization"] == f"Bearer {TOKEN}"
+    assert "proxy-authorization" not in headers
 
 
-def test_connect_proxy_is_used_by_an_opener_of_the_caller(tls: ssl.SSLContext, pems: Path) -> None:
-    context = ssl.create_default_context(cafile=str(pems / "ca.pem"))
-    with Server(answer(completion()), context=tls) as server, Server(
-            tunnel(server, "me:hunter2")) as proxy:
-        handler = deepinfra_min.KeepAliveHandler(context)
-        opener = urllib.request.build_opener(handler, urllib.request.ProxyHandler(
-            {"https": f"http://me:hunter2@127.0.0.1:{proxy.port}"}))
-        client = Client(TOKEN, base_url=EXAMPLE, opener=opener)
-        assert [client.chat("Hi").text, client.chat("Hi").text] == ["Hi", "Hi"]
-        assert (proxy.connections, server.connections) == (1, 1)
-        handler.close()
-        assert proxy.wait_closed()
+def test_plain_http_goes_through_a_proxy_without_a_token() -> None:
+    with Server(ECHO) as proxy:
+        setting = f"me:hunter2@{proxy.address}"  # the scheme may be missing
+        with Client("", base_url="http://api.example.test:8000/v1", proxy=setting) as client:
+            assert [client.chat(text).text for text in "12"] == ["1", "2"]
+    first, second = proxy.requests
+    assert first.path == second.path == "http://api.example.test:8000/v1/chat/completions"
+    assert first.headers["host"] == "api.example.test:8000"
+    assert first.headers["proxy-authorization"] == "Basic bWU6aHVudGVyMg=="
+    assert "authorization" not in first.headers
+    assert proxy.used == [0, 0]
 
 
-def test_plain_http_goes_through_a_proxy_without_a_token(monkeypatch: pytest.MonkeyPatch) -> None:
-    with Server(answer(completion())) as proxy:
-        monkeypatch.setenv("http_proxy", f"http://me:hunter2@127.0.0.1:{proxy.port}")
-        with Client("", base_url="http://api.example.test:8000/v1") as client:
-            assert [client.chat("Hi").text, client.chat("Hi").text] == ["Hi", "Hi"]
-    assert connections_of(proxy) == [0, 0]
-    for request in proxy.requests:
-        assert request.path == "http://api.example.test:8000/v1/chat/completions"
-        assert request.headers["host"] == "api.example.test:8000"
-        assert request.headers["proxy-authorization"] == "Basic bWU6aHVudGVyMg=="
-        assert "authorization" not in request.headers
+PROXY_FAILURES: Dict[str, Any] = {
+    "407": ("https", answer(b"", 407), 0, "refused the connection: 407"),
+    "407 by plain http": ("http", answer(b"", 407), 0, "refused the connection: 407"),
+    "302": ("https", answer(b"", 302, "Location: http://x/"), 0, "refused the connection: 302"),
+    "cut": ("https", cut(b""), 2, "cut the connection"),
+    "cut in the status line": ("https", cut(b"HTTP/1.1 20"), 2, "cut the connection"),
+    "not HTTP": ("https", cut(b"SSH-2.0-OpenSSH_9.2\r\n"), 0, "does not answer in HTTP"),
+}
 
 
-@pytest.mark.usefixtures("tls")
-@pytest.mark.parametrize("scheme, reply, reason", [
-    pytest.param("https", answer(b"", 407), "407", id="407"),
-    pytest.param("http", answer(b"", 407), "407", id="407 by plain http"),
-    pytest.param("https", answer(b"<html>", 403), "403", id="403"),
-    pytest.param("https", answer(b"", 502), "502", id="502"),
-    pytest.param("https", bare("302 No\r\nLocation: http://127.0.0.1:1/"), "302", id="302")])
-def test_refusal_of_a_proxy_is_named_and_not_tried_again(
-        scheme: str, reply: bytes, reason: str, monkeypatch: pytest.MonkeyPatch,
-        waits: List[float]) -> None:
-    with Server(reply) as proxy:
-        address = f"127.0.0.1:{proxy.port}"
-        monkeypatch.setenv(f"{scheme}_proxy", f"http://me:hunter2@{address}")
-        with pytest.raises(deepinfra_min.APIConnectionError) as caught:
-            Client(TOKEN * (scheme == "https"), base_url=f"{scheme}://api.example.test").chat("Hi")
-        assert scheme == "http" or closes(proxy)
-    text = str(caught.value)
-    assert "proxy" in text and address in text and reason in text
-    assert "hunter2" not in shown(caught.value)
-    assert (proxy.connections, waits) == (1, [])
+@pytest.mark.parametrize("scheme, wire, retries, words", table(PROXY_FAILURES))
+def test_failure_of_a_proxy_is_named(
+    scheme: str,
+    wire: Answer,
+    retries: int,
+    words: str,
+    waits: Waits,
+) -> None:
+    with Server(wire) as proxy:
+        setting = f"http://me:hunter2@{proxy.address}"
+        error = failure(Client("", base_url=f"{scheme}://api.example.test", proxy=setting))
+        assert scheme == "http" or proxy.wait_closed()
+    assert f"the proxy {proxy.address} {words}" in str(error)
+    assert "hunter2" not in shown(error)
+    assert len(waits) == retries
 
 
-@pytest.mark.usefixtures("tls")
-@pytest.mark.parametrize("reply", [
-    pytest.param(cut(b""), id="cut before it answers"), pytest.param(cut(b"HTTP/1.1 20"), id="cut"),
-    pytest.param(cut(b"SSH-2.0-OpenSSH_9.2\r\n"), id="not HTTP"), pytest.param(None, id="down")])
-def test_failure_of_a_proxy_is_named(reply: Optional[Answer],
-                                     monkeypatch: pytest.MonkeyPatch) -> None:
-    with contextlib.ExitStack() as stack:
-        port = (stack.enter_context(Server(reply)).port if reply
-                else stack.enter_context(dead_port()))
-        monkeypatch.setenv("https_proxy", f"http://me:hunter2@127.0.0.1:{port}")
-        with pytest.raises(deepinfra_min.DeepInfraError) as caught:
-            Client(TOKEN, base_url=EXAMPLE, max_retries=0).chat("Hi")
-    assert f"the proxy 127.0.0.1:{port}" in str(caught.value)
-    assert "hunter2" not in shown(caught.value) and TOKEN not in shown(caught.value)
+def test_port_of_a_proxy_is_80_unless_it_is_given() -> None:
+    client = Client("", base_url=EXAMPLE, proxy="me:hunter2@127.0.0.1/", max_retries=0)
+    assert "the proxy 127.0.0.1:80" in str(failure(client))
 
 
-@pytest.mark.usefixtures("tls")
-@pytest.mark.parametrize("scheme", ["socks5", "socks5h", "socks4", "https", "HTTPS", "quic"])
-@pytest.mark.parametrize("target", ["http", "https"])
-def test_proxy_that_is_not_http_is_refused(scheme: str, target: str,
-                                           monkeypatch: pytest.MonkeyPatch) -> None:
-    with Server(b"") as proxy:
-        monkeypatch.setenv(f"{target}_proxy", f"{scheme}://me:hunter2@127.0.0.1:{proxy.port}")
-        with pytest.raises(deepinfra_min.ConfigurationError) as caught:
-            Client(TOKEN * (target == "https"), base_url=f"{target}://api.example.test").chat("Hi")
-        assert proxy.connections == 0
-    assert f"{scheme}://127.0.0.1:{proxy.port}" in str(caught.value)
-    assert "hunter2" not in shown(caught.value)
+ROUTES = {
+    "proxy": ("127.1", "", "proxied"),
+    "host of NO_PROXY": ("127.1", "a.test, 127.1", "direct"),
+    "domain of NO_PROXY": ("127.1", ".1", "direct"),
+    "all of NO_PROXY": ("127.1", "*", "direct"),
+    "loopback": ("127.0.0.1", "", "direct"),
+    "no loopback": ("127.999.1.1", "", "proxied"),
+}
 
 
-@pytest.mark.usefixtures("tls")
-@pytest.mark.parametrize("proxy", [
-    "http:/me:hunter2@127.0.0.1:1", "http://me:hunter2@127.0.0.1:x", "http://me:hunter2@[::1",
-    "http://me:hunter2@", "me:hunter2@127.0.0.1:x"])
-def test_proxy_setting_that_is_malformed_shows_no_password(proxy: str,
-                                                           monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("https_proxy", proxy)
-    with pytest.raises(deepinfra_min.DeepInfraError, match="proxy") as caught:
-        Client(TOKEN, base_url=EXAMPLE, max_retries=0).chat("Hi")
-    assert "hunter2" not in shown(caught.value)
+@pytest.mark.parametrize("host, no_proxy, route", table(ROUTES))
+def test_route(
+    host: str,
+    no_proxy: str,
+    route: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("no_proxy", no_proxy)
+    with Server(steps("direct")) as server:
+        with Server(steps("proxied")) as proxy:
+            monkeypatch.setenv("http_proxy", proxy.origin)
+            url = f"http://{host}:{server.port}"
+            assert Client("", base_url=url).chat("Hi").text == route
+            assert Client("", base_url=url, proxy=proxy.origin).chat("Hi").text == "proxied"
+            assert Client("", base_url=server.url, proxy="").chat("Hi").text == "direct"
 
 
-@pytest.mark.parametrize("exception", [
-    "api.example.test", ".example.test", "a.test, example.test", "*"])
-def test_no_proxy_is_honoured(exception: str, tls: ssl.SSLContext, names_are_local: None,
-                              monkeypatch: pytest.MonkeyPatch) -> None:
-    with Server(answer(completion()), context=tls) as server, Server(answer(b"", 403)) as proxy:
-        monkeypatch.setenv("no_proxy", exception)
-        for address in (proxy.origin, "socks5://127.0.0.1:1"):
-            monkeypatch.setenv("https_proxy", address)
-            client = Client(TOKEN, base_url=f"https://api.example.test:{server.port}")
-            assert client.chat("Hi").text == "Hi"
-        assert (proxy.connections, server.connections) == (0, 2)
+# ---- Certificates --------------------------------------------------------------------------------
+
+# A certificate for the key of LEAF and 127.0.0.1 that held for the year 2020.
+EXPIRED = """-----BEGIN CERTIFICATE-----
+MIIBZjCCAQygAwIBAgIBBDAKBggqhkjOPQQDAjASMRAwDgYDVQQDDAdleHBpcmVk
+MB4XDTIwMDEwMTAwMDAwMFoXDTIxMDEwMTAwMDAwMFowEjEQMA4GA1UEAwwHZXhw
+aXJlZDBZMBMGByqGSM49AgEGCCqGSM49AwEHA0IABIwhrDl2Sw2coqAzDVcI0BbK
+aZ0wFW23Rl9Qp1j2KsNSoIfKo7dPePB51fswrhppVO0sRHVipKEJpvWJfsiGe2+j
+UzBRMA8GA1UdEwEB/wQFMAMBAf8wDgYDVR0PAQH/BAQDAgKEMA8GA1UdEQQIMAaH
+BH8AAAEwHQYDVR0OBBYEFFqSx88XpeKoR4ERWDPpUEav/YInMAoGCCqGSM49BAMC
+A0gAMEUCIQDibHJ3nakOUavDUMY+VY+Htr6O2VF3a11lqvods7LhJgIgDNzzZylI
+S5wUhGiN45z/H9TVoL+bSuOid5UJFFORXKQ=
+-----END CERTIFICATE-----
+"""
+CERTIFICATES = {  # host, the client's CA file, what the error and its hint say
+    "unknown CA": ("127.0.0.1", "expired.pem", "local issuer", "set SSL_CERT_FILE"),
+    "missing CA file": ("127.0.0.1", "missing.pem", "local issuer", "missing.pem"),
+    "no CA store": ("127.0.0.1", None, "local issuer", "install ca-certificates"),
+    "another host": ("127.1", "ca.pem", "127.1", "host name"),
+    "expired": ("127.0.0.1", "expired.pem", "expired", "clock"),
+}
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
-def test_loopback_is_never_reached_through_a_proxy(host: str, serve: Callable[..., Server],
-                                                   monkeypatch: pytest.MonkeyPatch) -> None:
-    with serve(answer(completion())) as server, Server(answer(b"", 403)) as proxy:
-        for scheme in ("http", "https", "all"):
-            monkeypatch.setenv(f"{scheme}_proxy", proxy.origin)
-        with Client(TOKEN, base_url=server.url.replace("127.0.0.1", host)) as client:
-            assert client.chat("Hi").text == "Hi"
-        assert proxy.connections == 0
-
-
-# Certificates
-
-
-def test_certificate_of_an_unknown_ca_is_named(tls: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch,
-                                               waits: List[float]) -> None:
-    monkeypatch.delenv("SSL_CERT_FILE")
-    with Server(answer(completion()), context=tls) as server, server.client() as client:
-        with pytest.raises(deepinfra_min.APIConnectionError) as caught:
-            client.chat("Hi")
-    text = str(caught.value)
-    for part in (f"certificate of 127.0.0.1:{server.port}", "local issuer", "SSL_CERT_FILE"):
-        assert part in text
-    assert "strict" not in text
-    assert (server.connections, server.requests, waits) == (1, [], [])
-
-
-def test_certificate_of_another_host_is_named(tls: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch,
-                                              waits: List[float]) -> None:
-    with Server(answer(completion()), context=tls) as server, Server(tunnel(server)) as proxy:
-        monkeypatch.setenv("https_proxy", proxy.origin)
-        with pytest.raises(deepinfra_min.APIConnectionError) as caught:
-            Client(TOKEN, base_url="https://www.example.test").chat("Hi")
-    assert "not valid for 'www.example.test'" in str(caught.value)
-    assert (proxy.connections, server.requests, waits) == (1, [], [])
+@pytest.mark.parametrize("name", CERTIFICATES)
+def test_certificate_that_is_not_trusted_is_named(
+    name: str,
+    tls: ssl.SSLContext,
+    pems: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    host, file, words, hint = CERTIFICATES[name]
+    (pems / "expired.pem").write_text(EXPIRED)
+    if name == "expired":
+        tls.load_cert_chain(str(pems / "expired.pem"), str(pems / "leaf.pem"))
+    monkeypatch.setenv("SSL_CERT_FILE", str(pems / str(file)))
+    if not file:
+        monkeypatch.delenv("SSL_CERT_FILE")
+        nothing = ssl.DefaultVerifyPaths(None, None, "", "", "", "")  # type: ignore[arg-type]
+        monkeypatch.setattr(ssl, "get_default_verify_paths", lambda: nothing)
+    with Server(ECHO, context=tls) as server:
+        error = failure(Client(TOKEN, base_url=server.url.replace("127.0.0.1", host)))
+    place = f"TLS: the certificate of {host}:{server.port} is not trusted: "
+    assert str(error).startswith(place)
+    assert words in str(error)
+    assert hint in error.hint
+    assert ("set SSL" in error.hint) == (name == "unknown CA")
+    assert server.connections == 1
+    assert server.requests == []
 
 
 def test_certificate_that_only_a_strict_check_refuses_is_named(
-        tls: ssl.SSLContext, pems: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tls: ssl.SSLContext,
+    pems: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(pems / "lax_ca.pem"))
-    with Server(answer(completion()), context=tls) as server:
-        client = server.client(max_retries=0)
-        if sys.version_info >= (3, 13):
-            with pytest.raises(deepinfra_min.APIConnectionError) as caught:
-                client.chat("Hi")
-            for part in ("3.13", "strict", "Basic Constraints", "ssl_context=", "SSL_CERT_FILE"):
-                assert part in str(caught.value)
-        else:
-            assert client.chat("Hi").text == "Hi"
-    context = ssl.create_default_context(cafile=str(pems / "lax_ca.pem"))
+    context = ssl.create_default_context()
     context.verify_flags &= ~ssl.VERIFY_X509_STRICT
-    with Server(answer(completion()), context=tls) as server:
-        with server.client(ssl_context=context) as client:
-            assert client.chat("Hi").text == "Hi"
+    with Server(ECHO, context=tls) as server:
+        assert server.client(ssl_context=context).chat("Hi").text == "Hi"
+        if sys.version_info >= (3, 13):
+            error = str(failure(server.client()))
+            assert "Basic Constraints" in error
+            assert "ssl_context=" in error
+        else:
+            assert server.client().chat("Hi").text == "Hi"
 
 
 NO_SSL = """
 import sys
 sys.modules["ssl"] = sys.modules["_ssl"] = None
-from deepinfra_min import Client, ConfigurationError, KeepAliveHandler
+from deepinfra_min import Client, ConfigurationError
 print(Client(base_url=sys.argv[1]).chat("Hi").text)
 try:
     Client("t", base_url="https://127.0.0.1:1").chat("Hi")
@@ -3680,957 +2456,1602 @@ except ConfigurationError as error:
 
 
 def test_python_without_ssl_does_without_https() -> None:
-    with Server(answer(completion())) as server:
-        first, second = run_python(NO_SSL, server.url).splitlines()
-    assert first == "Hi"
-    assert "https" in second and "ssl module" in second
+    with Server(ECHO) as server:
+        text, error = run_alone(NO_SSL, server.url)
+    assert text == "Hi"
+    assert "https" in error
+    assert "ssl module" in error
+
+
+def test_port_that_speaks_no_tls_is_named() -> None:
+    with raw_server(lambda sock: sock.sendall(b"220 mail.example ESMTP\r\n")) as port:
+        error = failure(Client("", base_url=f"https://127.0.0.1:{port}", max_retries=0))
+    assert str(error).startswith(f"TLS with 127.0.0.1:{port} failed: ")
+
+
+def test_early_answer_is_found_over_tls_while_much_is_sent(tls: ssl.SSLContext) -> None:
+    def refuse(sock: socket.socket) -> None:
+        with tls.wrap_socket(sock, server_side=True) as secure:
+            secure.recv(65536)
+            secure.sendall(answer({"error": "too large"}, 413))
+
+    with raw_server(refuse) as port:
+        client = Client(TOKEN, base_url=f"https://127.0.0.1:{port}", max_retries=0)
+        with pytest.raises(dim.APIError) as caught:
+            client.chat("x" * 20_000_000)
+    assert caught.value.status == 413
+    assert caught.value.message == "too large"
+
+
+# ---- The documented exchanges, through a server --------------------------------------------------
+
+SEED_HELLO: List[Dict[str, Any]] = [{"role": "user", "content": "Hello!"}]
+SEED_LAMB: List[Dict[str, Any]] = [
+    {"role": "system", "content": "Respond like a michelin starred chef."},
+    {"role": "user", "content": "Can you name at least two different techniques to cook lamb?"},
+    {
+        "role": "assistant",
+        "content": "Bonjour! Let me tell you, my friend, cooking lamb is an art form, and I'm more "
+        "than happy to share with you not two, but three of my favorite techniques to coax out the "
+        "rich, unctuous flavors and tender textures of this majestic protein. First, we have the "
+        'classic "Sous Vide" method. Next, we have the ancient art of "Sous le Sable". And '
+        'finally, we have the more modern technique of "Hot Smoking."',
+    },
+    {"role": "user", "content": "Tell me more about the second method."},
+]
+DOCUMENTED_ANSWERS = {
+    "hello": (SEED_HELLO_ANSWER, SEED_HELLO),
+    "lamb": (SEED_LAMB_ANSWER, SEED_LAMB),
+}
+each_model = pytest.mark.parametrize("model", SEED_MODELS)
+each_framing = pytest.mark.parametrize("framing", ["chunked", "length", "none"])
+
+
+def check_documented_request(server: Server, **payload: Any) -> None:
+    """Fail unless the last request is the documented curl line's."""
+    request = server.requests[-1]
+    assert (request.method, request.path) == ("POST", "/v1/openai/chat/completions")
+    assert request.headers["content-type"] == JSON_TYPE
+    assert request.headers["authorization"] == f"Bearer {TOKEN}"
+    assert request.json == payload
+
+
+def documented_events(model: str, done: bool) -> List[bytes]:
+    lines = [documented(line, model) for line in SEED_STREAM_LINES] + ["data: [DONE]"] * done
+    return [f"{line}\n\n".encode() for line in lines]
+
+
+def event_stream(body: bytes, size: Optional[int] = None) -> bytes:
+    return answer(body, type=SSE_TYPE, chunks=size)
+
+
+def framed(blocks: List[bytes], framing: str, type: str = SSE_TYPE) -> bytes:
+    """Return an answer of which each block is a chunk, or that has a length, or neither."""
+    if framing == "chunked":
+        return chunked(*blocks, type=type) + LAST
+    wire = answer(b"".join(blocks), type=type)
+    return wire if framing == "length" else wire.replace(b"Content-Length", b"X-Length")
+
+
+def blocks_of(data: bytes, size: int) -> List[bytes]:
+    return [data[i : i + size] for i in range(0, len(data), size)]
+
+
+def beginnings(wire: bytes, step: int) -> Iterator[bytes]:
+    """Yield what arrives of an answer that is cut at every `step` bytes, then all of it.
+
+    The last bytes of a chunked answer are one end: http.client does not look beyond its "0".
+    """
+    size = len(wire) - 4 if wire.endswith(LAST) else len(wire)
+    for end in range(0, size, step):
+        yield wire[:end]
+    yield wire
+
+
+@each_model
+@each_framing
+@pytest.mark.parametrize("done", [True, False])
+def test_documented_stream_at_every_cut_and_whole(model: str, done: bool, framing: str) -> None:
+    events = documented_events(model, done)
+    raws = [json.loads(event[6:]) for event in events[:6]]
+    whole = framed(events, framing)
+    step = 1 if (framing, done, model) == ("chunked", True, SEED_MODELS[0]) else 29
+    with served(b"") as (server, client):
+        for wire in beginnings(whole, step):
+            server.answers[0] = cut(wire)
+            chunks, error = [], None
+            try:
+                for item in client.stream("Hello!", model=model):
+                    chunks.append(item)
+            except dim.APIConnectionError as caught:
+                error = caught
+            count = sum(event in wire for event in events)
+            has_ended = framing == "none" or wire == whole
+            assert [item.raw for item in chunks] == raws[:count]
+            assert (error is None) == (count == 7 or (count == 6 and has_ended))
+            if error and b"\r\n\r\n" in wire:
+                assert type(error) is dim.StreamInterruptedError
+    check_documented_request(server, model=model, messages=SEED_HELLO, stream=True)
+    assert [item.text for item in chunks] == [*SEED_STREAM_TEXTS, ""]
+    choice = dim.Choice(0, dim.Message("assistant", "  Hi!</s>"), "stop")
+    head = ("Rc5hsIPHOSfMP3rNSFUw9tfR", "chat.completion", 1694623354, model)
+    assert collect(chunks) == dim.ChatCompletion(*head, (choice,))
+
+
+@each_model
+@each_framing
+@pytest.mark.parametrize("text, messages", table(DOCUMENTED_ANSWERS))
+def test_documented_answer_at_every_cut_and_whole(
+    text: str, messages: List[Dict[str, Any]], framing: str, model: str
+) -> None:
+    text = documented(text, model)
+    whole = framed(blocks_of(text.encode(), 100), framing, JSON_TYPE)
+    step = 1 if messages == SEED_HELLO and framing != "chunked" else 83
+    with served(b"") as (server, client):
+        for wire in beginnings(whole, step):
+            server.answers[0] = cut(wire)
+            if wire != whole:
+                with pytest.raises(dim.DeepInfraError) as caught:
+                    client.chat("Hello!")
+                is_unseen = framing == "none" and wire.partition(b"\r\n\r\n")[2]
+                kind = dim.APIResponseError if is_unseen else dim.APIConnectionError
+                assert type(caught.value) is kind
+        reply = client.chat([dim.Message(**message) for message in messages], model=model)
+    check_documented_request(server, model=model, messages=messages)
+    raw = json.loads(text)
+    choice = dim.Choice(0, dim.Message(**raw["choices"][0]["message"]), "stop")
+    fields = {**raw, "choices": (choice,), "usage": dim.Usage(**raw["usage"])}
+    assert reply == dim.ChatCompletion(**fields)
+    assert (reply.text, reply.raw) == (choice.message.content, raw)
+
+
+# ---- Server-sent events --------------------------------------------------------------------------
+
+SSE_BOM = b"\xef\xbb\xbf"
+# Events are written as "data|", or as "name=data|" if they have a name.
+SSE_CASES: Dict[bytes, str] = {
+    b"": "",
+    b"\n\r\r\n\n\r\n\r": "",
+    b"data: a\r\ndata: b\r\n\r\n": "a\nb|",  # CRLF ends one line, not two
+    b"data: a\rdata: b\ndata: c\r\ndata: d\r\n\r": "a\nb\nc\nd|",
+    b"\n\ndata: a\n\n\n\n\ndata: b\n\n\n": "a|b|",
+    SSE_BOM: "",
+    SSE_BOM + b"data: a\n\n": "a|",
+    SSE_BOM + b": x\ndata: a\n\n": "a|",
+    SSE_BOM + b"\r\n\r\ndata: a\n\n": "a|",
+    SSE_BOM + SSE_BOM + b"data: a\n\ndata: b\n\n": "b|",  # a second one is a part of the name
+    b"data: a\n\n" + SSE_BOM + b"data: b\n\n": "a|",
+    b"data: " + SSE_BOM + b"a\n\n": "\ufeffa|",
+    b"\xef\xbbdata: a\n\ndata: b\n\n": "b|",
+    b": ping\n\n:\n\n:\ndata: a\n: ping\ndata: b\n\n:data: c\n\n": "a\nb|",
+    b"data: a\n\ndata:b\n\ndata:  c \n\n": "a|b| c |",  # one space after the colon is dropped
+    b"data:\ta\n\ndata:\xc2\xa0a\n\n": "\ta|\u00a0a|",
+    b"data: \n\ndata:  \n\n": "| |",
+    b"data: a: b:c\n\ndata::\n\n": "a: b:c|:|",
+    b"data: a\ndata:\ndata: b\n\ndata:\ndata:\n\n": "a\n\nb|\n|",
+    b"data:\n\ndata: a\ndata\n\n": "|a\n|",
+    b"data\n\ndata\ndata\n\n": "|\n|",
+    b"event: x\ndata: a\n\ndata: b\n\n": "x=a|b|",
+    b"data: a\nevent: x\ndata: b\n\n": "x=a\nb|",
+    b"event: x\nevent: y\ndata: a\n\n": "y=a|",
+    b"event:\ndata: a\n\nevent: x\nevent\ndata: b\n\n": "a|b|",
+    b"event:  x \ndata: a\n\n": " x =a|",
+    b"event: x\n\ndata: a\n\n": "a|",  # no data, no event
+    b"id: 1\n\nid: 1\ndata: a\n\nid\ndata: b\n\nid: \x00\ndata: c\n\n": "a|b|c|",
+    b"retry: 10\ndata: a\n\nretry: soon\n\n": "a|",
+    b"x: 1\ndatax: b\ndat: c\nx\ndata: a\n\n": "a|",
+    b"Data: a\nDATA: b\n\nEvent: x\ndata: c\n\n": "c|",
+    b" data: a\n\ndata : a\n\n": "",
+    b"data: a\n\ndata: b": "a|",  # an unfinished event is dropped
+    b"data: a\n\ndata: b\n": "a|",
+    b"data: a\r": "",
+    b"data: a\xffb\n\n": "a\ufffdb|",
+    b"data: \xe2\x82\ndata: \xf0\x9f\x98\n\n": "\ufffd\n\ufffd|",
+    b"data: \xe2\ndata: \x82\xac\n\n": "\ufffd\n\ufffd\ufffd|",
+    b"data: \xc0\xaf\n\ndata: \xed\xa0\x80\n\n": "\ufffd\ufffd|\ufffd\ufffd\ufffd|",
+    b"data: \xf4\x90\x80\x80\n\n": "\ufffd\ufffd\ufffd\ufffd|",
+    b"da\xffta: a\n\nevent: \xff\ndata: b\n\n": "\ufffd=b|",
+    "event: \xe9\ndata: a\xe9\u20ac\U0001f600\n\n".encode(): "\xe9=a\xe9\u20ac\U0001f600|",
+    "data: \u2028\u2029\x85\n\n".encode(): "\u2028\u2029\x85|",  # these end no line
+    b"data: \x0b\x0c\x1c\x1d\x1e\x00.\n\x00data: c\n\n": "\x0b\x0c\x1c\x1d\x1e\x00.|",
+    b"data: " + b"x" * 9999 + b"\n\n": "x" * 9999 + "|",
+}
+LINE_ENDS = [b"\n", b"\r", b"\r\n"]
+BLANK_LINES = [a + b for a in LINE_ENDS for b in LINE_ENDS if a + b != b"\r\n"]
+
+
+def short_name(value: Any) -> str:
+    """Return the name of a case that is its own name."""
+    return repr(value)[:50]
+
+
+def events_of(blocks: List[bytes]) -> str:
+    texts = [f"{event.event}={event.data}|" for event in iter_sse(blocks)]
+    return "".join(text.replace("message=", "") for text in texts)
+
+
+@pytest.mark.parametrize("data", SSE_CASES, ids=short_name)
+def test_sse(data: bytes) -> None:
+    for size in (1, 2, 3, 7, 65536):
+        blocks = [piece for block in blocks_of(data, size) for piece in (block, b"")]
+        assert events_of(blocks) == SSE_CASES[data]
+
+
+def test_sse_at_every_cut() -> None:
+    data = (
+        SSE_BOM + "event: \xe9\r\ndata: a\u20ac\r\rdata: \U0001f600\n\r\ndata: b\r\n\r\n".encode()
+    )
+    for a, b in itertools.combinations(range(len(data) + 1), 2):
+        events = events_of([data[:a], data[a:b], data[b:]])
+        assert events == "\xe9=a\u20ac|\U0001f600|b|"
+
+
+@pytest.mark.parametrize("end", BLANK_LINES, ids=short_name)
+def test_sse_yields_an_event_as_soon_as_its_last_byte_is_there(end: bytes) -> None:
+    event = b"data: a" + end
+    blocks = iter(blocks_of(event * 3, 1))
+    left = [operator.length_hint(blocks) for _ in iter_sse(blocks)]
+    missing = int(end.endswith(b"\r\n"))  # the CR ends the line, the LF only belongs to it
+    assert left == [len(event) * n + missing for n in (2, 1, 0)]
+
+
+def cpu_seconds(work: Callable[[], Any]) -> float:
+    """Return the least processor time of three runs."""
+    times = []
+    for _ in range(3):
+        start = time.process_time()
+        work()
+        times.append(time.process_time() - start)
+    return min(times)
+
+
+SSE_LOADS: Dict[str, Any] = {  # what comes first, what comes again and again, bytes in a block
+    "a line in single bytes": (b"data: ", b"x", 1),
+    "a line in blocks": (b"data: ", b"x" * 100, 100),
+    "short lines in one block": (b"", b"data\n", 1 << 30),
+    "events in one block": (b"", b"data: a\n\n", 1 << 30),
+    "events in single bytes": (b"", b"data: a\r\r", 1),
+    "a comment in single bytes": (b":", b":", 1),
+}
+
+
+@pytest.mark.parametrize("head, again, size", table(SSE_LOADS))
+def test_sse_takes_linear_time(head: bytes, again: bytes, size: int) -> None:
+    few, many = [blocks_of(head + again * n + b"\n\n", size) for n in (500, 8000)]
+    limit = 0.02 + 64 * cpu_seconds(lambda: list(iter_sse(few)))  # squared, it would be 256 times
+    assert cpu_seconds(lambda: list(iter_sse(many))) < limit
+
+
+@pytest.mark.parametrize("form", [b"%s", b"data: %s\n"])
+def test_sse_refuses_an_event_over_64_mib_before_it_is_in_memory(form: bytes) -> None:
+    blocks = iter([b"data: "] + [form % (b"x" * (1 << 20))] * 80)
+    with pytest.raises(dim.APIResponseError, match="64 MiB"):
+        list(iter_sse(blocks))
+    assert len(list(blocks)) > 13
+
+
+# ---- Streams -------------------------------------------------------------------------------------
+
+
+def texts_of(wire: Answer) -> str:
+    """Return the texts of a streamed answer's chunks, each with a bar after it."""
+    with served(wire) as (_, client):
+        return "".join(item.text + "|" for item in client.stream("Hi"))
+
+
+def delta_chunk(index: int = 0, **fields: Any) -> Dict[str, Any]:
+    """Return a chunk with a delta for one choice."""
+    return {"choices": [{"index": index, "delta": fields}]}
+
+
+EVENT_A, EVENT_DONE = sse(delta("a"), done=False), sse()
+EVENT_STOP = b'data: {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}\n\n'
+EVENT_STOP_1 = b'data: {"choices": [{"index": 1, "delta": {}, "finish_reason": "stop"}]}\n\n'
+EVENT_B_1 = (
+    b'data: {"choices": [{"index": 1, "delta": {"content": "b"}, "finish_reason": null}]}\n\n'
+)
+EVENT_USAGE = b'data: {"choices": [], "usage": {"total_tokens": 1}}\n\n'
+KEEPALIVES = [
+    b": ping - 2024-01-01 00:00:00\n\n",
+    b": ping\r\n\r\n",
+    b": ping\r\r",
+    b"\r\n\r\n\n\n",
+    b"data:\n\n",
+    b"data: \r\n\r\n",
+    b"data:  \n\n",
+    b"data\n\n",
+    b"id: 7\n\n",
+    b"retry: 3000\n\n",
+    b"event: ping\n\n",
+    b"event: ping\ndata:\n\n",
+    b'data: {"id": "x1", "choices": null}\n\n',
+    b'data: {"id": "", "choices": null, "usage": null, "error": null}\n\n',
+]
+
+
+@pytest.mark.parametrize("keepalive", KEEPALIVES, ids=short_name)
+def test_stream_passes_over_keepalives(keepalive: bytes) -> None:
+    body = b"".join(event + keepalive for event in (keepalive, EVENT_A, EVENT_A, EVENT_STOP))
+    for size in (None, 3, 65536):
+        assert texts_of(event_stream(body, size)) == "a|a||"
+        assert texts_of(event_stream(body + EVENT_DONE, size)) == "a|a||"
+    error = stream_error(event_stream(keepalive * 3))
+    assert (type(error), error.partial) == (dim.StreamInterruptedError, dim.ChatCompletion())
+
+
+STREAM_CHUNKS: Dict[str, str] = {  # events without the last, [DONE]; CHUNK is one whose text is "a"
+    "data: CHUNK\r\n\r\ndata: CHUNK\r\n\r\n": "a|a|",
+    "data: CHUNK\r\rdata: CHUNK\r\r": "a|a|",
+    "\ufeffdata: CHUNK\n\n": "a|",
+    "data:CHUNK\n\n": "a|",
+    'data: {"choices":\ndata: [{"delta": {"content": "a"}}]}\n\n': "a|",
+    "event: message\ndata: CHUNK\n\n": "a|",
+    'data: {"choices": [{"delta": {"content": "\u2028\x85"}}]}\n\n': "\u2028\x85|",
+    'data: {"choices": []}\n\ndata: {"usage": {}}\n\ndata: CHUNK\n\n': "||a|",
+    'data: CHUNK\n\ndata: {"choices": null, "usage": {"total_tokens": 1}}\n\n': "a||",
+    'data: {"new": 1, "choices": [{"delta": {"content": "a", "new": 1}}]}\n\n': "a|",
+    'data: {"error": null, "choices": [{"delta": {"content": "a"}}]}\n\n': "a|",
+    'data: {"error": {}, "choices": [{"delta": {"content": "a"}}]}\n\n': "a|",
+    'data: {"detail": "high", "choices": [{"delta": {"content": "a"}}]}\n\n': "a|",
+    'data: {"choices": [{"delta": null}]}\n\ndata: CHUNK\n\n': "|a|",
+    'data: {"choices": [{"delta": {"role": null, "content": null, "tool_calls": null}}]}\n\n': "|",
+    'data: {"choices": [{"delta": {"content": "</s>"}}]}\n\n': "</s>|",
+    'data: {"choices": [{"delta": {"content": "[DONE]"}}]}\n\n': "[DONE]|",
+    'data: {"choices": [{"index": 1, "delta": {"content": "b"}}]}\n\n': "|",
+    'data: {"choices": [{"index": 1, "delta": null}, {"delta": {"content": "a"}}]}\n\n': "a|",
+}
+
+
+@pytest.mark.parametrize("text", STREAM_CHUNKS)
+def test_stream_yields_a_chunk_for_each_event_that_has_one(text: str) -> None:
+    body = text.replace("CHUNK", json.dumps(delta("a"))).encode() + EVENT_DONE
+    for size in (None, 1, 65536):
+        assert texts_of(event_stream(body, size)) == STREAM_CHUNKS[text]
+
+
+# The texts of the chunks that come, "*" marking those of choice 1, and of those that go out.
+HALVES: Dict[str, str] = {
+    "a\ud83d|\ude00b": "a|\U0001f600b",
+    "\ud83d||\ude00": "||\U0001f600",
+    "a\ud83d|b": "a|\ufffdb",
+    "a\ud83d": "a|\ufffd",  # in a chunk of its own, at [DONE]
+    "\ude00a\ud83db": "\ufffda\ufffdb",
+    "\ud83d|\ud83d\U0001f600|\ude00.": "|\ufffd\ufffd\U0001f600|\ufffd.",
+    "\ufeffa|\ufeff\ud83d|\ude00": "\ufeffa|\ufeff|\U0001f600",
+    "\ud83d|*\ud83d|\ude00|\ude00*": "|*|\U0001f600|\U0001f600*",
+}
+
+
+@pytest.mark.parametrize("name", ["content", "reasoning_content"])
+@pytest.mark.parametrize("texts", HALVES, ids=ascii)
+def test_stream_never_gives_half_a_character(texts: str, name: str) -> None:
+    payloads = [delta_chunk(int("*" in text), **{name: text}) for text in texts.split("|")]
+    with served(sse_answer(*payloads)) as (_, client):
+        chunks = list(client.stream("Hi"))
+    got = [getattr(item.choices[0].delta, name) or "" for item in chunks]
+    assert "|".join(got) == HALVES[texts]
+    assert [item.raw for item in chunks][: len(payloads)] == payloads
+
+
+def test_stream_gives_half_a_character_that_stays_alone_with_the_finish_reason() -> None:
+    assert texts_of(sse_answer(delta("a\ud83d"), delta(None, "stop"))) == "a|\ufffd|"
+    assert texts_of(sse_answer(delta("a\ud83d", "stop"))) == "a\ufffd|"
+
+
+def test_stream_yields_each_chunk_before_more_is_sent() -> None:
+    seen = threading.Semaphore(0)
+
+    def send(sock: socket.socket, request: Request) -> bool:
+        sock.sendall(chunked())
+        for text in "012":
+            for piece in blocks_of(sse(delta(text), done=False), 60):  # an event in pieces
+                sock.sendall(chunk(piece))
+            assert seen.acquire(timeout=PATIENCE)
+        sock.sendall(chunk(EVENT_DONE) + LAST)
+        return True
+
+    got = ""
+    with served(send) as (_, client):
+        for item in client.stream("Hi"):
+            got += item.text
+            seen.release()
+    assert got == "012"
+
+
+@pytest.mark.parametrize("after", [b"", b"data: x\n\n\xff\x00<html>\n\n" + EVENT_A], ids=len)
+def test_stream_ends_at_done_while_the_server_stays_open(after: bytes) -> None:
+    body = EVENT_A + EVENT_A + EVENT_DONE + after
+    for wire in (chunked(body), framed([body], "none")):
+        with served(then_silence(wire)) as (server, client):
+            start = time.monotonic()
+            assert [item.text for item in client.stream("Hi")] == ["a", "a"]
+            assert server.wait_closed()
+            assert time.monotonic() - start < 2
+
+
+COMPLETE_STREAMS: Dict[str, bytes] = {
+    "done": EVENT_A + EVENT_DONE,
+    "finish reason": EVENT_A + EVENT_STOP,
+    "finish reason and usage": EVENT_STOP + EVENT_USAGE,
+    "finish reason, then more": EVENT_STOP + EVENT_A,
+    "any finish reason": EVENT_STOP.replace(b"stop", b"tired"),
+    "finish reason and half of [DONE]": EVENT_STOP + b"data: [DO",
+    "finish reason and [DONE] without its blank line": EVENT_STOP + b"data: [DONE]",
+    "all choices": EVENT_A + EVENT_STOP_1 + EVENT_STOP,
+}
+INTERRUPTED_STREAMS: Dict[str, bytes] = {
+    "nothing": b"",
+    "comments": b": ping\n\n",
+    "usage alone": EVENT_USAGE,
+    "no finish reason": EVENT_A,
+    "finish reason without its blank line": EVENT_A + EVENT_STOP[:-1],
+    "one of two choices": EVENT_B_1 + EVENT_STOP,
+    "the other of two choices": EVENT_A + EVENT_STOP_1,
+    "a choice begun late": EVENT_STOP + EVENT_B_1,
+    "[DONE] without its blank line": EVENT_A + b"data: [DONE]\n",
+    "[DONE] in a comment": EVENT_A + b": [DONE]\n\n",
+    "within an event that two blocks share": EVENT_A + b'data: {"id": "x1", "choi',
+    "done alone": EVENT_DONE,
+    "done and usage alone": EVENT_USAGE + EVENT_DONE,
+}
+UP_TO_DATA = len(EVENT_A + b"data: ")
+
+
+@each_framing
+@pytest.mark.parametrize("body", table(COMPLETE_STREAMS))
+def test_stream_is_complete(body: bytes, framing: str) -> None:
+    blocks = blocks_of(b"\n" + body, UP_TO_DATA)
+    texts_of(cut(framed(blocks, framing, "text/plain")))  # a wrong type that does no harm
+
+
+@each_framing
+@pytest.mark.parametrize("body", table(INTERRUPTED_STREAMS))
+def test_stream_is_interrupted(body: bytes, framing: str) -> None:
+    error = stream_error(cut(framed(blocks_of(body, UP_TO_DATA), framing)))
+    has_begun = error.partial.choices != ()
+    assert ("arrived is a part" in error.hint) == has_begun
+    if body or framing != "none":  # which looks like an answer that was cut within its head
+        assert ("chat() or --no-stream" in error.hint) != has_begun
+    assert type(error) is (
+        dim.APIResponseError if EVENT_DONE in body else dim.StreamInterruptedError
+    )
+
+
+def test_stream_is_interrupted_when_its_body_is_cut_even_after_a_finish_reason() -> None:
+    for wire in (
+        chunked(EVENT_STOP),
+        chunked(EVENT_STOP)[:-40],
+        event_stream(EVENT_STOP + EVENT_DONE)[:-8],
+    ):
+        assert type(stream_error(cut(wire))) is dim.StreamInterruptedError
+
+
+ERRORS_INSIDE: Dict[str, str] = {  # with the class, the status and the message
+    'data: {"error": {"message": "m", "code": "overloaded"}}': "APIError None m",
+    'data: {"error": {"message": "m", "code": 0}}': "APIError None m",
+    'data: {"error": {"message": "m", "code": 400}}': "APIError 400 m",
+    'data: {"error": {"message": "m", "code": 403}}': "AuthenticationError 403 m",
+    'data: {"error": {"message": "m", "code": 429}}': "RateLimitError 429 m",
+    'data: {"error": {"message": "m", "code": 502}}': "ServerError 502 m",
+    'data: {"error": "m"}': "APIError None m",
+    'data: {"detail": "m"}': "APIError None m",
+    'data: {"detail": {"error": "m"}}': "APIError None m",
+    'data: {"choices": [{"delta": {"content": "b"}}], "error": "m"}': "APIError None m",
+    "event: error\ndata: m": "APIError None m",
+    "event: error\ndata: m\ndata: n": "APIError None m n",
+    'event: error\ndata: {"error": {"message": "m", "code": 500}}': "ServerError 500 m",
+    'event: error\ndata: {"message": "m", "code": 429}': "RateLimitError 429 m",
+    'event: error\ndata: "m"': "APIError None m",
+    "event: error\ndata: {m": "APIError None {m",
+}
+
+
+@pytest.mark.parametrize("event", ERRORS_INSIDE)
+def test_stream_raises_an_error_inside_it(event: str) -> None:
+    for before in (b"", EVENT_A, EVENT_A + EVENT_STOP):
+        error = stream_error(event_stream(before + event.encode() + b"\n\n"))
+        assert f"{type(error).__name__} {error.status} {error.message}" == ERRORS_INSIDE[event]
+        assert error.partial.text == ("a" if before else "")
+
+
+WHOLE_ANSWER = json.dumps(completion()).encode()
+NO_STREAMS: Dict[bytes, str] = {  # with words of the message and hint
+    b"<!DOCTYPE html><html>Log in</html>": "captive portal",
+    b"\n <html>Log in</html>": "captive portal",
+    b"Please log in.\nThank you.\n\n": "not JSON",
+    b"Please log in.": "not JSON",
+    b"\x80\xff": "not JSON",
+    b"[1]": "",
+    b'"hello"': "",
+    b'{"hello": 1}': "",
+    b'{"id": "x1", "choices": [': "not JSON",
+    WHOLE_ANSWER: "ignores `stream`",
+    b"\n" + WHOLE_ANSWER.replace(b", ", b",\n"): "ignores `stream`",
+}
+
+
+@pytest.mark.parametrize("body", NO_STREAMS, ids=short_name)
+def test_stream_refuses_what_is_no_event_stream(body: bytes) -> None:
+    is_prose = body.strip()[:1] not in (b"<", b"[", b"{")  # may be unknown fields of an event
+    types = ["text/plain"] if is_prose else ["text/plain", JSON_TYPE, SSE_TYPE]
+    for type, size in itertools.product(types, (None, 1, 65536)):
+        error = stream_error(answer(body, type=type, chunks=size))
+        assert error.__class__ is dim.APIResponseError
+        assert error.body == body.decode("utf-8", "replace")[:200]
+        assert NO_STREAMS[body] in str(error)
+        assert ("captive portal" in error.hint) == (b"<" in body)
+
+
+EVENTS_WITHOUT_JSON = ["Hi", "{", "[DONE]x", "\x00", "NaN{", "{} {}", '{"a": 1\ndata: "b": 2}']
+
+
+@pytest.mark.parametrize("data", EVENTS_WITHOUT_JSON)
+def test_stream_event_that_is_no_json_is_shown(data: str) -> None:
+    error = stream_error(sse_answer(delta("a"), data))
+    assert (type(error), error.partial.text) == (dim.APIResponseError, "a")
+    assert error.body == data.replace("\ndata: ", "\n")
+    assert "JSON" in error.args[0]
+
+
+def test_stream_that_is_a_json_error_is_an_api_error() -> None:
+    for type in (JSON_TYPE, SSE_TYPE):
+        error = stream_error(answer({"error": {"message": "m", "code": 429}}, type=type))
+        assert (error.__class__, error.message) == (dim.RateLimitError, "m")
+
+
+def test_stream_sends_its_request_at_the_call() -> None:
+    with served(cut(b""), answer(b"", 401), sse_answer(delta("a"))) as (server, client):
+        for kind in (dim.APIConnectionError, dim.AuthenticationError):
+            with pytest.raises(kind):
+                client.stream("Hi")
+        chunks = client.stream("Hi")
+        assert len(server.requests) == 3
+        assert [item.text for item in chunks] == ["a"]
+        assert list(chunks) == []
+
+
+@pytest.mark.parametrize("count", [0, 1])
+@pytest.mark.parametrize("is_dropped", [True, False])
+def test_stream_left_early_closes_the_connection(count: int, is_dropped: bool) -> None:
+    with served(then_silence(chunked(EVENT_A + EVENT_A))) as (server, client):
+        chunks = client.stream("Hi")
+        for _ in range(count):
+            next(chunks)
+        if is_dropped:
+            del chunks
+            gc.collect()
+        else:
+            chunks.close()
+            assert list(chunks) == []
+        assert server.wait_closed()
+        assert server.connections == 1
+
+
+# ---- Collecting ----------------------------------------------------------------------------------
+
+
+def chat_result(raw: Any) -> Any:
+    """Return what chat() makes of an answer."""
+    with served(answer(raw)) as (_, client):
+        return client.chat("Hi")
+
+
+def collected(*payloads: Any) -> Any:
+    """Return the collected answer, if its `raw` says the same."""
+    with served(sse_answer(*payloads)) as (_, client):
+        whole = collect(client.stream("Hi"))
+    assert chat_result(whole.raw) == whole
+    return whole
+
+
+def without_nulls(value: Any) -> Any:
+    def clean(item: Dict[str, Any]) -> Dict[str, Any]:
+        return {name: item[name] for name in item if item[name] is not None}
+
+    return json.loads(json.dumps(value), object_hook=clean)
+
+
+# Pieces of tool calls, then the calls: index, id, name and arguments, "-" for what is missing.
+TOOL_CALLS: Dict[str, str] = {
+    "0 c0 f -, 1 c1 g -, 0 - - a, 1 - - b, 0 - - c": "c0 f ac, c1 g b",
+    "- c0 f a, - c1 g b, - c0 - c, - c1 - d": "c0 f ac, c1 g bd",
+    "- c0 f a, - - - b, - c1 g c, - - - d": "c0 f ab, c1 g cd",
+    "0 c0 f a, - - - b": "c0 f ab",
+    "0 c0 - a, 1 c1 - b, - c0 - c": "c0 - ac, c1 - b",
+    "- - f a, - - - b": "- f ab",
+    "0 c0 f a, 0 c0 - b": "c0 f ab",
+    "0 c0 f a, 0 c0 f b": "c0 f ab",
+    "0 c0 f a, 0 c1 - b": "c0 f ab",
+    "0 - - a, 0 c0 f b": "c0 f ab",
+    "0 - - {, 0 - - ]]": "- - {]]",
+    "0 c0 f -": "c0 f -",
+    "1 c0 f a, 1 - - b": "c0 f ab",
+    "0 c0 f {}, 0 c1 g {}": "c0 f {}, c1 g {}",  # some servers send index 0 for all
+    "0 c0 f a, 0 c1 g b, 0 - - c": "c0 f a, c1 g bc",
+    "0 1 f a, 1 2 g b, 0 - - c, 1 - - d": "1 f ac, 2 g bd",  # ids that look like indexes
+}
+
+
+PIECE_WORDS = {"-": None, "0": 0, "1": 1, "2": 2}
+
+
+def call_piece(text: str) -> Dict[str, Any]:
+    """Return a chunk with a piece of a tool call."""
+    index, id, name, arguments = [PIECE_WORDS.get(word, word) for word in text.split()]
+    function = {"name": name, "arguments": arguments}
+    return delta_chunk(tool_calls=[{"index": index, "id": id, "type": None, "function": function}])
+
+
+@pytest.mark.parametrize("pieces", TOOL_CALLS)
+def test_collect_assembles_tool_calls(pieces: str) -> None:
+    message = collected(*map(call_piece, pieces.split(", "))).message
+    calls = []
+    for call in message.tool_calls:
+        calls.append(
+            f"{call.id or '-'} {call.function.name or '-'} {call.function.arguments or '-'}"
+        )
+        assert call.type == "function"
+    assert ", ".join(calls) == TOOL_CALLS[pieces]
+    assert message.content is None
+
+
+COLLECTED_MESSAGES: Dict[str, str] = {  # deltas, and what the message has beside its role
+    '[{"role": "assistant"}]': "{}",
+    '[{"role": "assistant", "content": ""}]': '{"content": ""}',
+    '[{"content": "a"}, {"content": null}, {}, {"content": "b"}]': '{"content": "ab"}',
+    '[{"content": " a\\n"}, {"content": "\\n "}]': '{"content": " a\\n\\n "}',
+    '[{"content": "\\ud83d"}, {"content": "\\ude00"}]': '{"content": "\\ud83d\\ude00"}',
+    '[{"reasoning_content": "a"}, {"reasoning_content": "b"}]': '{"reasoning_content": "ab"}',
+    '[{"name": "n", "content": "a"}, {"name": null}]': '{"name": "n", "content": "a"}',
+    '[{"role": "tool", "content": "a"}, {"role": null}]': '{"role": "tool", "content": "a"}',
+    '[{"tool_calls": null}, {"tool_calls": [{"type": "x"}]}]': '{"tool_calls": [{"type": "x"}]}',
+}
+
+
+@pytest.mark.parametrize("deltas", COLLECTED_MESSAGES)
+def test_collect_joins_a_message(deltas: str) -> None:
+    message = {"role": "assistant", **json.loads(COLLECTED_MESSAGES[deltas])}
+    whole = collected(*[delta_chunk(**fields) for fields in json.loads(deltas)])
+    assert whole == chat_result({"choices": [{"message": message}]})
+
+
+RICH_STREAM = """\
+{"id": "x", "created": 7, "model": "m", "service_tier": "flex", "choices": [], "system": "s"}
+{"choices": [{"index": 1, "delta": {"role": "assistant", "content": "b"}}], "system": "s"}
+{"choices": [{"index": 0, "delta": {"role": "assistant", "name": "n", "content": ""}}]}
+{"choices": [{"index": 0, "delta": {"reasoning_content": "h", "reasoning": "w"}}]}
+{"choices": [{"delta": {"reasoning_content": "m", "reasoning": "hy"}}]}
+{"choices": [{"index": 1, "delta": {"content": "B"}}, {"index": 0, "delta": {"content": "a"}}]}
+{"choices": [{"delta": {"content": "A", "details": [{"a": 1}], "annotations": {"n": 1}}}]}
+{"choices": [{"delta": {"details": [{"b": 2}], "annotations": {"n": 2}}}]}
+{"choices": [{"delta": {"annotations": null}, "logprobs": {"content": [1], "refusal": null}}]}
+{"choices": [{"delta": null, "logprobs": {"content": null, "refusal": [7]}, "matched": 3}]}
+{"choices": [{"logprobs": {"content": [2, 3]}, "matched": null}]}
+{"choices": [{"delta": {"tool_calls": [{"index": 0, "id": "c", "function": {"name": "f"}}]}}]}
+{"choices": [{"delta": {"tool_calls": [{"index": 0, "extra_content": {"signed": 1}}]}}]}
+{"choices": [{"delta": {"tool_calls": [{"index": 0, "function": {"arguments": "{}"}}]}}]}
+{"choices": [{"delta": {"tool_calls": [{"index": 0, "function": null, "extra_content": null}]}}]}
+{"choices": [{"finish_reason": "length"}], "usage": {"total_tokens": 1, "prompt_tokens": 1}}
+{"choices": [{"finish_reason": "stop"}, {"index": 1, "finish_reason": "stop"}]}
+{"choices": null, "usage": {"total_tokens": 3}, "cached": false, "seed": 0}
+{"id": null, "created": null, "model": null, "choices": [], "usage": null}"""
+RICH_ANSWER = """{
+"id": "x", "object": "chat.completion", "created": 7, "model": "m", "service_tier": "flex",
+"choices": [
+    {"index": 0, "message": {
+        "role": "assistant", "content": "aA", "reasoning_content": "hm", "name": "n",
+        "reasoning": "why", "details": [{"a": 1}, {"b": 2}], "annotations": {"n": 2},
+        "tool_calls": [{"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"},
+            "extra_content": {"signed": 1}}]},
+     "logprobs": {"content": [1, 2, 3], "refusal": [7]}, "matched": 3, "finish_reason": "stop"},
+    {"index": 1, "message": {"role": "assistant", "content": "bB"}, "finish_reason": "stop"}],
+"usage": {"total_tokens": 3}, "system": "s", "cached": false, "seed": 0}"""
+
+
+def test_collect_gives_what_chat_gives_and_its_message_goes_back_as_it_is() -> None:
+    streamed, answered = collected(*RICH_STREAM.split("\n")), json.loads(RICH_ANSWER)
+    assert without_nulls(streamed.raw) == answered
+    assert streamed == chat_result(answered)
+    with served(answer(completion())) as (server, client):
+        client.chat([streamed.message])
+    assert server.requests[0].json["messages"] == [answered["choices"][0]["message"]]
+
+
+def test_collect_raises_with_the_partial_answer() -> None:
+    error = stream_error(
+        sse_answer({**delta("a"), "usage": {}}, delta("b\ud83d"), call_piece("0 c f {"), done=False)
+    )
+    calls = (dim.ToolCall("c", "function", dim.Function("f", "{")),)
+    choice = dim.Choice(0, dim.Message("assistant", "ab\ufffd", tool_calls=calls))
+    whole = dim.ChatCompletion("x1", "chat.completion", 1, "m", (choice,), dim.Usage())
+    assert (type(error), error.partial) == (dim.StreamInterruptedError, whole)
+    assert chat_result(error.partial.raw) == whole
+
+
+def test_collect_takes_any_iterable_and_leaves_the_chunks_as_they_are() -> None:
+    with served(sse_answer(*RICH_STREAM.split("\n"))) as (_, client):
+        chunks = list(client.stream("Hi"))
+    raws = json.dumps([item.raw for item in chunks])
+    assert collect(iter(chunks)) == collect(chunks)
+    assert json.dumps([item.raw for item in chunks]) == raws
+    assert collect([]) == dim.ChatCompletion()
+
+
+def test_collect_takes_linear_time() -> None:
+    raw = delta_chunk(content="a", tool_calls=[{"id": "c", "function": {"arguments": "d"}}])
+    raw["choices"][0]["logprobs"] = {"content": [1]}
+    with served(sse_answer(raw)) as (_, client):
+        chunks = list(client.stream("Hi"))
+    limit = 0.1 + 80 * cpu_seconds(lambda: collect(chunks * 500))
+    assert cpu_seconds(lambda: collect(chunks * 10_000)) < limit
+    choice = collect(chunks * 10_000).choices[0]
+    assert (choice.message.content, choice.logprobs) == ("a" * 10_000, {"content": [1] * 10_000})
+    assert choice.message.tool_calls[0].function.arguments == "d" * 10_000
+
+
+# ---- Any bytes -----------------------------------------------------------------------------------
+
+OK_LINE = b"HTTP/1.1 200 OK\r\n"
+SIZED_HEAD = OK_LINE + b"Content-Length: "
+CHUNKED_HEAD = OK_LINE + b"Transfer-Encoding: chunked\r\n\r\n"
+ANY_BYTES: Dict[bytes, str] = {
+    b"": "APIConnectionError",
+    bytes(random.Random(1).getrandbits(8) for _ in range(5000)): "DeepInfraError",
+    b"SSH-2.0-OpenSSH_9.6\r\n": "APIResponseError",
+    b"\x15\x03\x01\x00\x02\x02\x16": "APIResponseError",  # a TLS alert
+    b"<html>Hello</html>": "APIResponseError",
+    WHOLE_ANSWER: "APIResponseError",
+    b"HTTP/1.1 OK 200\r\n\r\n": "APIResponseError",
+    b"HTTP/1.1\r\n\r\n": "APIResponseError",
+    b"HTTP/1.1 999 OK\r\nContent-Length: 0\r\n\r\n": "DeepInfraError",
+    b"HTTP/9.9 200 OK\r\n\r\n": "APIResponseError",
+    b"HTTP/1.1 200 " + b"x" * 99999: "APIResponseError",
+    OK_LINE: "APIConnectionError",
+    OK_LINE + b"X: " + b"x" * 99999: "APIResponseError",
+    OK_LINE + b"X: x\r\n" * 999 + b"\r\n": "APIResponseError",
+    OK_LINE + b"X\x00: \x00\xff\r\n\r\n{": "DeepInfraError",
+    SIZED_HEAD + b"x\r\n\r\n{": "DeepInfraError",
+    SIZED_HEAD + b"-9\r\n\r\n{": "DeepInfraError",
+    SIZED_HEAD + b"99999\r\n\r\n" + WHOLE_ANSWER: "APIConnectionError",
+    SIZED_HEAD + b"9" * 40 + b"\r\n\r\n" + WHOLE_ANSWER: "APIConnectionError",
+    SIZED_HEAD + b"9" * 5000 + b"\r\n\r\n{": "DeepInfraError",
+    SIZED_HEAD + b"5\r\nContent-Length: 9\r\n\r\n" + WHOLE_ANSWER: "DeepInfraError",
+    CHUNKED_HEAD + b"zz\r\n": "APIConnectionError",
+    OK_LINE + b'\r\n{"choices": []}': "APIResponseError",
+    CHUNKED_HEAD + b"-5\r\n{}\r\n": "DeepInfraError",
+    CHUNKED_HEAD + b"f" * 30 + b"\r\n{}": "APIConnectionError",
+    CHUNKED_HEAD + b"1" * 99999: "DeepInfraError",
+    CHUNKED_HEAD + b"2\r\n{}zzzz": "APIConnectionError",
+    CHUNKED_HEAD + b"2\r\n{}\r\n0\r\n" + b"x" * 99999: "DeepInfraError",
+    b"HTTP/1.1 100 Continue\r\n\r\n": "DeepInfraError",
+    b"HTTP/1.1 101 Switching\r\n\r\n": "APIError",
+    b"HTTP/1.1 204 Nothing\r\n\r\n": "APIResponseError",
+    b"HTTP/1.1 302 Go\r\nLocation: file:///etc/passwd\r\n\r\n": "APIError",
+    b"HTTP/1.1 401 No\r\nWWW-Authenticate: \x00\xff=\r\n\r\n": "AuthenticationError",
+    b"HTTP/1.1 500 No\r\nContent-Length: 99\r\n\r\nOh": "ServerError",
+    b"HTTP/1.1 429 No\r\nTransfer-Encoding: chunked\r\n\r\nzz": "RateLimitError",
+    OK_LINE + b"Content-Encoding: gzip\r\n\r\n\x1f\x8b\x08\x00\x00": "APIResponseError",
+    OK_LINE + b'\r\n{"created": [' + b"9" * 9999 + b"]}x": "APIResponseError",
+    OK_LINE + b'\r\n{"a": "\\ud83d': "APIResponseError",
+}
+
+
+@pytest.mark.parametrize("wire", ANY_BYTES, ids=short_name)
+def test_any_bytes_give_one_of_our_errors(wire: bytes) -> None:
+    with served(cut(wire)) as (_, client):
+        with pytest.raises(getattr(dim, ANY_BYTES[wire])):
+            client.chat("Hi")
+        with pytest.raises(dim.DeepInfraError):
+            list(client.stream("Hi"))
+        with contextlib.suppress(dim.DeepInfraError):
+            client.request("GET", "/x")
+
+
+ODD_ANSWERS = [
+    OK_LINE + b"\r\n" + WHOLE_ANSWER,
+    OK_LINE + b"\r\n" + SSE_BOM + WHOLE_ANSWER,
+    OK_LINE + b"X: \xff\xfe\x00\r\n\r\n" + WHOLE_ANSWER,
+    b"HTTP/1.0 200\r\n\r\n" + WHOLE_ANSWER,
+    b"HTTP/1.1 200 OK\n\n" + WHOLE_ANSWER,
+    b"HTTP/1.1 299 \xff\r\n\r\n" + WHOLE_ANSWER,
+    b"HTTP/1.1 100 Continue\r\nX: y\r\n\r\n" + OK_LINE + b"\r\n" + WHOLE_ANSWER,
+    answer(completion()) + b"zz",
+    CHUNKED_HEAD + b"%x;x=y\r\n%s\r\n0\r\nX: y\r\n\r\nzz" % (len(WHOLE_ANSWER), WHOLE_ANSWER),
+]
+
+
+@pytest.mark.parametrize("wire", ODD_ANSWERS, ids=short_name)
+def test_odd_bytes_that_hold_an_answer_give_it(wire: bytes) -> None:
+    with served(cut(wire)) as (_, client):
+        assert client.chat("Hi").text == client.chat("Hi").text == "Hi"
+
+
+def ask_both_ways(server: Server, client: Client, wire: bytes) -> None:
+    """Let chat() and stream() have an answer, and raise our errors alone."""
+    server.answers[0] = cut(wire)
+    for ask in (client.chat, lambda text: collect(client.stream(text))):
+        try:
+            ask("Hi")
+        except dim.DeepInfraError as error:
+            assert len(str(error)) < 3000
+
+
+def test_mutated_answers_give_a_result_or_one_of_our_errors() -> None:
+    chance = random.Random(1)
+    bodies = [WHOLE_ANSWER, RICH_ANSWER.encode(), sse(*RICH_STREAM.split("\n")), b'{"error": "m"}']
+    wires = [*map(answer, bodies), *map(event_stream, bodies)]
+    wires += [answer(body, 400, chunks=99) for body in bodies]
+    wires += [event_stream(body, 99) for body in bodies]
+    with served(b"") as (server, client):
+        for wire in wires * 20:
+            for _ in range(chance.choice([1, 1, 2, 5, 20])):
+                at = chance.randrange(len(wire))
+                other = bytes(chance.choices(b'\r\n:"[]{},0-9\xff\x00 nu', k=chance.randrange(4)))
+                wire = wire[:at] + other + wire[at + chance.randrange(4) :]
+            ask_both_ways(server, client, wire)
+
+
+DEEP_JSON = [
+    '{"error": %s}',
+    '{"error": {"message": %s, "code": %s}}',
+    '{"choices": [{"logprobs": {"a": %s}, "delta": {"tool_calls": %s}}], "x": %s}',
+]
+
+
+@pytest.mark.parametrize("opening, end", [("[", "]"), ('{"error":[', "]}")])
+def test_json_of_any_depth_gives_a_result_or_one_of_our_errors(opening: str, end: str) -> None:
+    with served(b"") as (server, client):
+        for depth, text in itertools.product((480, 900, 50_000), DEEP_JSON):
+            text = text.replace("%s", opening * depth + "1" + end * depth)
+            for wire in (answer(text.encode()), answer(text.encode(), 400), sse_answer(text)):
+                ask_both_ways(server, client, wire)
+
+
+MANY_ITEMS = "[" + "{}, " * 10_000 + "{}]"
+TOO_MANY_ITEMS = [
+    '{"choices": %s}',
+    '{"choices": [{"message": {"tool_calls": %s}, "delta": {"tool_calls": %s}}]}',
+]
+
+
+@pytest.mark.parametrize("text", TOO_MANY_ITEMS)
+def test_answer_of_more_than_10_000_items_is_refused(text: str) -> None:
+    for error in (
+        chat_error(answer(text.replace("%s", MANY_ITEMS).encode())),
+        stream_error(sse_answer(text.replace("%s", MANY_ITEMS))),
+    ):
+        assert type(error) is dim.APIResponseError
+
+
+def test_stream_of_comments_alone_is_not_kept_in_memory() -> None:
+    tracemalloc = pytest.importorskip("tracemalloc")
+    wire = event_stream((b": " + b"x" * 60_000 + b"\n\n") * 100)
+    with served(cut(wire)) as (_, client):
+        tracemalloc.start()
+        try:
+            with pytest.raises(dim.StreamInterruptedError):
+                list(client.stream("Hi"))
+            assert tracemalloc.get_traced_memory()[1] < 3_000_000
+        finally:
+            tracemalloc.stop()
+
+
+def test_body_over_64_mib_is_refused_before_it_is_in_memory() -> None:
+    blocks = iter([OK_LINE + b'\r\n{"a": "'] + [b"x" * (1 << 20)] * 200)
+
+    def flood(sock: socket.socket, request: Request) -> None:
+        for block in blocks:
+            sock.sendall(block)
+
+    error = chat_error(flood)
+    assert type(error) is dim.APIResponseError
+    assert "64 MiB" in str(error)
+    assert 120 < len(list(blocks)) < 137
 
 
 # ---- Command line --------------------------------------------------------------------------------
 
-# The tables below hold whole runs of the command, each in a process of its own. An interpreter
-# takes a tenth of a second to start, so the processes of all tables are started together, two at a
-# time, and where a row is not about the start, forked from one that has imported the module.
-
-MODULE = Path(deepinfra_min.__file__).read_text(encoding="utf-8")
-PATIENCE = 15.0  # seconds to wait for a process, on a machine that may be very busy
-BY_NAME = ("-m", "deepinfra_min")
-STRICT = ("-X", "dev", "-W", "error", *BY_NAME)  # stderr would show a socket that was left open
-HI = sse_answer(delta("Hi"), delta(finish_reason="stop"))
-CUT_OFF = sse_answer(delta("Hel"), delta("lo"), delta(finish_reason="length"))
-MANY_CHARACTERS = sse_answer(delta("Gr\u00fc\u00dfe \u2713 \ud83d"), delta("\ude00", "stop"))
-ALL_CHARACTERS = "Gr\u00fc\u00dfe \u2713 \U0001f600\n"
-TOOL_CALLS = [
-    {"id": "c1", "type": "function", "function": {"name": "add", "arguments": '{"a": 1}'}},
-    {"id": "c2", "type": "function", "function": {"name": "now", "arguments": "{}"}}]
-HISTORY = [{"role": "user", "content": "Who?"}, {"role": "assistant", "content": "Me."}]
-FILES = {
-    "messages.json": json.dumps(HISTORY), "object.json": "{}", "text.txt": "plain \u2713 text",
-    "key.txt": '\ufeff"sk-from-file"\r\n', "tools.json": json.dumps([{"type": "function"}]),
-    "pkg/__init__.py": "", "pkg/_vendor/__init__.py": "", "pkg/_vendor/deepinfra_min.py": MODULE,
-    "lib/deepinfra_min.py": MODULE, "renamed.py": MODULE,
-}
-ZIP_MAIN = "import sys, deepinfra_min; sys.exit(deepinfra_min.main())"
-NO_DNS = f"""
-import socket
-def getaddrinfo(*args, **options):
-    raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
-socket.getaddrinfo = getaddrinfo
-{ZIP_MAIN}
-"""
-
-posix = pytest.mark.skipif(os.name == "nt", reason="POSIX has these signals, terminals and files")
+CLI = (sys.executable, "-m", "deepinfra_min")
+CLI_STREAMS = ("stdin", "stdout", "stderr")
+CLI_ERROR = r"deepinfra_min: error: (.+)\n  hint: (.+)\n"
+CLI_HI = sse_answer(delta("Hi", "stop"))
+CLI_TALK = [
+    {"role": "system", "content": "Old"},
+    {"role": "user", "content": "Who?"},
+    {"role": "assistant", "content": "Me."},
+]
+posix = pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals, terminals or shells")
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores Ctrl-C
 
 
-FORKER = f"""
-import argparse, deepinfra_min, json, os, signal, sys, traceback
-for line in sys.stdin.buffer:
-    args, env, folder, *files = json.loads(line.decode())
-    pid = os.fork()
-    if not pid:
-        signal.alarm({2 * PATIENCE:.0f})
-        os.chdir(folder)
-        os.environ.clear()
-        os.environ.update(env)
-        for fd, (name, flags) in enumerate(zip(files, (os.O_RDONLY, os.O_WRONLY, os.O_WRONLY))):
-            os.dup2(os.open(name, flags), fd)
-        sys.stdin, sys.stdout = open(0, encoding="utf-8"), open(1, "w", encoding="utf-8")
-        sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace")
-        code = 70
-        try:
-            code = deepinfra_min.main(args)
-        except SystemExit as error:
-            code = error.code or 0
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(code)
-    status = os.waitpid(pid, 0)[1]
-    print(os.WEXITSTATUS(status) if os.WIFEXITED(status) else -os.WTERMSIG(status), flush=True)
-"""
+class Outcome(NamedTuple):
+    """What a run of the command left, and the requests that its server saw."""
 
-
-class Forker:
-    """A process that has imported the module, and forks one for each run of the command."""
-
-    def __init__(self, folder: Path, own_folder: Path) -> None:
-        self.folder, self.own_folder = folder, own_folder
-        self._process: Any = subprocess.Popen(
-            [sys.executable, "-c", FORKER], env=environment(folder, ""),
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-
-    def run(self, args: List[str], env: Dict[str, str], stdin: bytes) -> Tuple[int, bytes, bytes]:
-        files = [self.own_folder / name for name in ("stdin", "stdout", "stderr")]
-        for file in files:
-            file.write_bytes(stdin if file.name == "stdin" else b"")
-        job = [args, env, str(self.folder), *map(str, files)]
-        self._process.stdin.write(json.dumps(job).encode() + b"\n")
-        self._process.stdin.flush()
-        code = int(self._process.stdout.readline())
-        return code, files[1].read_bytes(), files[2].read_bytes()
-
-    def close(self) -> None:
-        with self._process:
-            self._process.stdin.close()
-
-
-class Result(NamedTuple):
-    """What a run left, and the requests that its server saw."""
-
-    code: int
+    code: Any
     out: str
     err: str
     requests: List[Request]
 
 
-class Case:
-    """A run of the command, with a server of its own that gives the answers.
-
-    In its words, {url} and {origin} stand for that server's, {dead} for a URL where none listens.
-    `stdin` is what a pipe brings, None for the null device. `redirect` is a shell's. A variable of
-    the environment that is None is left out.
-    """
-
-    def __init__(self, *args: str, answers: Tuple[Answer, ...] = (HI,),
-                 stdin: Optional[bytes] = None, python: Tuple[str, ...] = BY_NAME,
-                 redirect: str = "", **env: Optional[str]) -> None:
-        self.args, self.answers, self.stdin, self.python = args, answers, stdin, python
-        self.redirect, self.env = redirect, env
-
-    def run(self, folder: Path, forkers: queue.Queue[Forker]) -> Result:
-        with Server(*self.answers) as server, socket.socket() as dead:
-            dead.bind(("127.0.0.1", 0))  # and not listening
-
-            def fill(word: str) -> str:
-                word = word.replace("{url}", server.url).replace("{origin}", server.origin)
-                return word.replace("{dead}", f"http://127.0.0.1:{dead.getsockname()[1]}/v1")
-
-            args = [fill(word) for word in self.args]
-            env = environment(folder, "{url}", **self.env)
-            env = {name: fill(text) for name, text in env.items()}
-            is_plain = self.python == BY_NAME and not self.redirect
-            if FORKS and is_plain and not any(re.match("PYTHON|LC_", name) for name in self.env):
-                forker = forkers.get()
-                try:
-                    code, out, err = forker.run(args, env, self.stdin or b"")
-                finally:
-                    forkers.put(forker)
-                return Result(code, as_text(out), as_text(err), server.requests)
-            command = [sys.executable, *self.python, *args]
-            if self.redirect:
-                command = ["sh", "-c", f'exec "$@" {self.redirect}', "sh", *command]
-            given: Any = {"input": self.stdin} if self.stdin is not None else {
-                "stdin": subprocess.DEVNULL}
-            done = subprocess.run(command, env=env, cwd=str(folder), capture_output=True,
-                                  timeout=2 * PATIENCE, **given)
-            return Result(done.returncode, as_text(done.stdout), as_text(done.stderr),
-                          server.requests)
-
-
-def environment(folder: Path, url: str, **changes: Optional[str]) -> Dict[str, str]:
-    """Return an environment with a token and a base URL, and what else the changes say."""
-    unwanted = r"DEEPINFRA_.*|.*_PROXY|LC_.*|LANG|COLUMNS|PYTHON.*"  # above all PYTHONUNBUFFERED
-    paths = [str(folder / "lib"), *filter(None, [os.environ.get("PYTHONPATH")])]
-    env = {name: os.environ.get(name) for name in list(os.environ)  # which pytest changes meanwhile
-           if not re.fullmatch(unwanted, name, re.I)}
-    env.update(DEEPINFRA_TOKEN=TOKEN, DEEPINFRA_BASE_URL=url, PYTHONPATH=os.pathsep.join(paths),
-               HOME=str(folder), TERM="dumb")
-    return {name: text for name, text in {**env, **changes}.items() if text is not None}
-
-
-def as_text(output: bytes) -> str:
-    return output.decode("utf-8").replace(os.linesep, "\n")
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Yield the working directory of all runs, with FILES and two archives in it."""
-    folder: Path = tmp_path_factory.mktemp("work")
-    for name, text in FILES.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(text.encode())
-    for name, main in (("module.zip", ""), ("app.pyz", ZIP_MAIN)):
-        with zipfile.ZipFile(str(folder / name), "w") as archive:
-            archive.writestr("deepinfra_min.py", MODULE)
-            archive.writestr("__main__.py", main)
-    handler = signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs ignore it
-    yield folder
-    signal.signal(signal.SIGINT, handler)
-
-
-@pytest.fixture(scope="module", autouse=True)  # so that they run beside the other tests
-def results(request: pytest.FixtureRequest, folder: Path, tmp_path_factory: pytest.TempPathFactory,
-            ) -> Iterator[Dict[Case, Future[Result]]]:
-    """Start the runs that the chosen tests look at."""
-    chosen = [getattr(item, "callspec", None) for item in request.session.items]
-    values = [value for spec in chosen if spec for value in spec.params.values()]
-    cases = dict.fromkeys(value for value in values if isinstance(value, Case))
-    forkers: queue.Queue[Forker] = queue.Queue()
-    with contextlib.ExitStack() as stack:  # which forks before there are threads and pipes
-        stack.enter_context(running_beside(request.session.items, folder))
-        if any("slow_stdin" in item.fixturenames for item in request.session.items):  # type: ignore
-            request.getfixturevalue("slow_stdin")
-        for _ in range(2 if FORKS and cases else 0):
-            own_folder = tmp_path_factory.mktemp("forker")
-            forkers.put(stack.enter_context(contextlib.closing(Forker(folder, own_folder))))
-        pool = stack.enter_context(ThreadPoolExecutor(2))
-        futures = {case: pool.submit(case.run, folder, forkers)
-                   for case in cases if not lacks(case)}
-        yield futures
-        for future in futures.values():
-            future.cancel()
+Command = Callable[..., Outcome]
 
 
 @pytest.fixture()
-def run(results: Dict[Case, Future[Result]]) -> Callable[[Case], Result]:
-    def run(case: Case) -> Result:
-        if lacks(case):
-            pytest.skip(lacks(case))
-        return results[case].result()
+def command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, waits: List[float]) -> Command:
+    """Return a function that runs a command line, which may begin with variables, in-process."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "messages.json").write_text(json.dumps(CLI_TALK))
+    (tmp_path / "text.txt").write_bytes('["\u2713"]'.encode())
+
+    def run(line: str, *answers: Answer, piped: bytes = b"", **terminal: Any) -> Outcome:
+        buffers = [io.BytesIO(piped), io.BytesIO(), io.BytesIO()]
+        streams = [io.TextIOWrapper(buffer, "ascii") for buffer in buffers]
+        for name, stream in {**dict(zip(CLI_STREAMS, streams)), **terminal}.items():
+            monkeypatch.setattr(sys, name, stream)
+        with Server(*(answers or [CLI_HI])) as server, dead_port() as port:
+            line = f"DEEPINFRA_TOKEN={TOKEN} DEEPINFRA_BASE_URL={{url}} {line}"
+            line = line.replace("{url}", server.url).replace("{origin}", server.origin)
+            words = shlex.split(line.replace("{dead}", f"http://127.0.0.1:{port}"))
+            while words and re.match("[A-Z_]+=", words[0]):
+                name, _, value = words.pop(0).partition("=")
+                monkeypatch.setenv(name, value)
+            code: Any
+            try:
+                code = dim.main(words)
+            except SystemExit as error:
+                code = error.code
+        for stream in streams[1:]:
+            stream.flush()
+        out, err = (buffer.getvalue().decode() for buffer in buffers[1:])
+        return Outcome(code, out, err, server.requests)
+
     return run
 
 
-def lacks(case: Case) -> str:
-    """Return what this system lacks to run the case."""
-    if case.redirect and os.name == "nt":
-        return "needs a POSIX shell"
-    return "needs /dev/full" if "full" in case.redirect and not os.path.exists("/dev/full") else ""
+@contextlib.contextmanager
+def started(server: Server, *words: str, **options: Any) -> Iterator[Any]:
+    """Yield a process of the command that asks this server; kill it at the end."""
+    env = {name: value for name, value in os.environ.items() if name[:6] != "PYTHON"}
+    env.update(
+        DEEPINFRA_TOKEN=TOKEN,
+        DEEPINFRA_BASE_URL=server.url,
+        LC_ALL="C",
+        PYTHONDONTWRITEBYTECODE="1",
+        PYTHONIOENCODING="ascii",
+        PYTHONPATH=os.path.dirname(os.path.abspath(dim.__file__)),
+        TERM="dumb",
+    )
+    pipes = dict.fromkeys(CLI_STREAMS, subprocess.PIPE)
+    with subprocess.Popen(words, env=env, **{**pipes, **options}) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
-def table(cases: Dict[str, Any]) -> Any:
-    """Return the parameters of a table: its rows, named by its keys."""
-    return [pytest.param(*(row if isinstance(row, tuple) else (row,)), id=name)
-            for name, row in cases.items()]
+def sent(*messages: Any, **parameters: Any) -> Dict[str, Any]:
+    """Return what the command sends; a message that is a string is the user's."""
+    wire = [{"role": "user", "content": m} if isinstance(m, str) else m for m in messages]
+    return {"model": dim.DEFAULT_MODEL, "messages": wire, "stream": True, **parameters}
 
 
-def user(text: str) -> Dict[str, str]:
-    return {"role": "user", "content": text}
+def system(text: str) -> Dict[str, str]:
+    return {"role": "system", "content": text}
 
 
-def payload(*messages: Any, **more: Any) -> Dict[str, Any]:
-    """Return what the command sends."""
-    model = deepinfra_min.DEFAULT_MODEL
-    return {"model": model, "messages": list(messages), "stream": True, **more}
+CLI_OPTIONS = sent(
+    system("Be brief"),
+    "Hi",
+    model="m",
+    temperature=0.5,
+    stop=["="],
+    user="b=c",
+    tools=CLI_TALK,
+    note=["\u2713"],
+)
+CLI_SENT = [
+    ("Hi", b"", sent("Hi")),
+    (
+        "DEEPINFRA_MODEL=other DEEPINFRA_BASE_URL={dead} --base-url {url} --model m "
+        "--system 'Be brief' --option temperature=0.5 Hi --option 'stop=[\"=\"]' "
+        "--option=user=b=c --option tools=@messages.json --option note=@text.txt "
+        "--no-stdin --timeout 1e99 --retries 0",
+        b"unread",
+        CLI_OPTIONS,
+    ),
+    (
+        "-m m -s'Be brief' -o temperature=0.5 -o 'stop=[\"=\"]' -o user=b=c "
+        "-o tools=@messages.json -o note=@text.txt -n Hi",
+        b"unread",
+        CLI_OPTIONS,
+    ),
+    ("DEEPINFRA_MODEL=m -- -x", b"", sent("-x", model="m")),
+    ("--messages messages.json -s S", b"", sent(system("S"), *CLI_TALK[1:])),
+    ("--messages - Hi", json.dumps(CLI_TALK).encode(), sent(*CLI_TALK, "Hi")),
+    ("", "\ufeffa\r\n\u2713".encode(), sent("a\r\n\u2713")),
+    ("Review", b"a\n\n b\r\n", sent("Review\n\na\n\n b\r\n")),
+    ("-", b"Hi", sent("Hi")),
+    ("Hi", b" \r\n\t", sent("Hi")),
+    ("-s \udcff Gr\udcc3\udcbc\udcff", b"", sent(system("\ufffd"), "Gr\xfc\ufffd")),
+]
 
 
-OPTIONS = payload(
-    {"role": "system", "content": "Be brief"}, user("Hi"), model="m", temperature=0.5,
-    stop=["a", "="], user="b=c", tools=[{"type": "function"}], note=FILES["text.txt"])
-SENT = {
-    "prompt": (Case("Hi"), payload(user("Hi"))),
-    "long flags": (Case(
-        "--model", "m", "--system=Be brief", "--option", "temperature=0.5", "Hi", "--option",
-        'stop=["a", "="]', "--option=user=b=c", "--option", "tools=@tools.json", "--option",
-        "note=@text.txt", "--no-stdin", "--base-url", "{url}", "--timeout", "9", "--retries", "0",
-        stdin=b"unread", DEEPINFRA_MODEL="other", DEEPINFRA_BASE_URL="{dead}"), OPTIONS),
-    "short flags": (Case(
-        "-m", "m", "-sBe brief", "-o", "temperature=0.5", "-o", 'stop=["a", "="]', "-o", "user=b=c",
-        "-o", "tools=@tools.json", "-o", "note=@text.txt", "-n", "Hi", stdin=b"unread"), OPTIONS),
-    "model from the environment": (
-        Case("--", "-x", DEEPINFRA_MODEL="m"), payload(user("-x"), model="m")),
-    "messages": (Case("--messages", "messages.json", "-s", "S"), payload(
-        {"role": "system", "content": "S"}, *HISTORY)),
-    "messages from stdin": (Case("--messages", "-", "Hi", stdin=FILES["messages.json"].encode()),
-                            payload(*HISTORY, user("Hi"))),
-    "stdin alone, with a BOM": (
-        Case(stdin="\ufeffa\r\n\u2713".encode()), payload(user("a\r\n\u2713"))),
-    "stdin after the prompt": (
-        Case("Review", stdin=b"a\n\n b\r\n"), payload(user("Review\n\na\n\n b\r\n"))),
-    "stdin for -": (Case("-", stdin=b"Hi"), payload(user("Hi"))),
-    "stdin of white space": (Case("Hi", stdin=b" \r\n\t"), payload(user("Hi"))),
-    "stdin closed": (Case("Hi", redirect="<&-"), payload(user("Hi"))),
-    "an old locale": (
-        Case("Gr\u00fc\u00dfe", stdin="\u2713".encode(), LC_ALL="C", PYTHONIOENCODING="ascii"),
-        payload(user("Gr\u00fc\u00dfe\n\n\u2713"))),
-}
-
-
-@pytest.mark.parametrize("case, sent", table(SENT))
-def test_command_sends(case: Case, sent: Any, run: Callable[[Case], Result]) -> None:
-    code, out, err, requests = run(case)
+@pytest.mark.parametrize("line, stdin, expected", CLI_SENT)
+def test_command_sends(line: str, stdin: bytes, expected: Any, command: Command) -> None:
+    code, out, err, requests = command(line, piped=stdin)
     assert (code, out, err) == (0, "Hi\n", "")
-    assert [request.json for request in requests] == [sent]
+    assert [request.json for request in requests] == [expected]
     assert requests[0].headers["authorization"] == f"Bearer {TOKEN}"
 
 
-@pytest.mark.parametrize("case", table({
-    "flag": Case("Hi", "--key-file", "key.txt", DEEPINFRA_TOKEN_FILE="no-such-file"),
-    "variable": Case("Hi", DEEPINFRA_TOKEN=None, DEEPINFRA_TOKEN_FILE="key.txt"),
-}))
-def test_command_takes_the_token_from_a_file(case: Case, run: Callable[[Case], Result]) -> None:
-    code, out, err, requests = run(case)
-    assert (code, out, err) == (0, "Hi\n", "")
-    assert requests[0].headers["authorization"] == "Bearer sk-from-file"
-
-
-class Paced:
-    """An answer that streams one payload at each call of `release`, and [DONE] after the last."""
-
-    def __init__(self, *payloads: Any) -> None:
-        self.payloads, self._steps = payloads, threading.Semaphore(0)
-        self.release = self._steps.release
-
-    def __call__(self, sock: socket.socket, request: Request) -> bool:
-        head = answer(b"", type=SSE_TYPE, headers=("Connection: close",))
-        sock.sendall(head.replace(b"Content-Length: 0\r\n", b""))
-        for payload in self.payloads:
-            if not self._steps.acquire(timeout=PATIENCE):
-                return False  # a cut stream, which fails the test
-            sock.sendall(sse(payload, done=False))
-        sock.sendall(sse())
-        return False
-
-
-@contextlib.contextmanager
-def started(folder: Path, *args: str, answer: Answer = HI,
-            stdin: int = subprocess.DEVNULL) -> Iterator[Tuple[Any, Server]]:
-    """Start the command with pipes, and a server; yield both."""
-    with Server(answer) as server:
-        env = environment(folder, server.url)
-        process = subprocess.Popen([sys.executable, *BY_NAME, *args], env=env, stdin=stdin,
-                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        watchdog = threading.Timer(2 * PATIENCE, process.kill)
-        watchdog.start()
-        try:
-            with process:
-                yield process, server
-        finally:
-            process.kill()
-            watchdog.cancel()
-
-
-@pytest.fixture(scope="module")
-def slow_stdin(folder: Path) -> Iterator[Any]:
-    """Run the command on a stdin that brings nothing for over 3 s, while other tests run.
-
-    The first of two runs is then sent a prompt, the second Ctrl-C.
-    """
-    def run(ends: bool) -> Tuple[int, bytes, bytes, bytes, float]:
-        begun = time.monotonic()
-        with started(folder, stdin=subprocess.PIPE) as (process, _):
-            notice, seconds = process.stderr.readline(), time.monotonic() - begun
-            if not ends:
-                process.send_signal(signal.SIGINT)
-            out, err = process.communicate(b"Hi" if ends else None, timeout=PATIENCE)
-            return process.returncode, out, notice, err, seconds
-
-    with ThreadPoolExecutor(2) as pool:
-        yield [pool.submit(run, ends) for ends in (True, False)]
-
-
-def test_answer_is_flushed_chunk_by_chunk_into_a_pipe(folder: Path, slow_stdin: Any) -> None:
-    paced = Paced(delta("One"), delta(", two", "stop"))
-    with started(folder, "-n", "Hi", answer=paced) as (process, _):
-        paced.release()
-        assert process.stdout.read(3) == b"One"
-        paced.release()
-        assert process.communicate(timeout=PATIENCE) == (b", two\n", b"")
-        assert process.returncode == 0
-
-
-@posix
-@pytest.mark.parametrize("shown", [b"", b"One"], ids=["before the answer", "within the answer"])
-@beside
-def test_ctrl_c_dies_of_the_signal_at_once(shown: bytes, folder: Path) -> None:
-    paced = Paced(delta("One"), delta("two"))
-    with started(folder, "-n", "Hi", answer=paced) as (process, server):
-        if shown:
-            paced.release()
-            assert process.stdout.read(3) == shown
-        else:
-            wait_until(lambda: bool(server.requests))
-        process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=5)
-        assert (process.returncode, out.strip(), err) == (-signal.SIGINT, b"", b"")
-
-
-def wait_until(is_true: Callable[[], bool]) -> None:
-    end = time.monotonic() + PATIENCE
-    while not is_true():
-        assert time.monotonic() < end
-        time.sleep(0.005)
-
-
-@posix
-@beside
-def test_head_ends_the_answer_silently(folder: Path) -> None:
-    paced = Paced(delta("One"), delta("two"), delta("three", "stop"))
-    with started(folder, "-n", "Hi", answer=paced) as (process, _):
-        paced.release()
-        assert process.stdout.read(3) == b"One"
-        process.stdout.close()
-        paced.release()
-        assert process.wait(PATIENCE) in (141, -signal.SIGPIPE)
-        assert process.stderr.read() == b""
-
-
-def test_untrusted_certificate(tls: ssl.SSLContext, folder: Path) -> None:
-    with Server(HI, context=tls) as server:
-        env = environment(folder, server.url, SSL_CERT_FILE=None, SSL_CERT_DIR=None)
-        done = subprocess.run([sys.executable, *BY_NAME, "-n", "Hi"], env=env, capture_output=True)
-    lines = re.fullmatch(ERROR, as_text(done.stderr))
-    assert lines
-    assert ("certificate" in lines.group(1), "SSL_CERT_FILE" in lines.group(2)) == (True, True)
-    assert (done.returncode, done.stdout) == (6, b"")
-
-
-@posix
-@pytest.mark.parametrize("words", [("--help",), ("-n", "--no-stream", "Hi")], ids=" ".join)
-@beside
-def test_closed_pipe_is_silent(words: Tuple[str, ...], folder: Path) -> None:
-    reader, writer = os.pipe()
-    os.close(reader)
-    with Server(answer(completion())) as server:
-        env = environment(folder, server.url)
-        done = subprocess.run([sys.executable, *BY_NAME, *words], env=env, stdout=writer,
-                              stderr=subprocess.PIPE)
-    os.close(writer)
-    assert done.stderr == b""
-    assert done.returncode in (141, -signal.SIGPIPE)
-
-
-ON_TERMINAL = """
-import fcntl, os, sys, termios
-fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
-"""
-
-
-class Terminal:
-    """The command in a terminal of its own; `screen` is all that it was sent."""
-
-    def __init__(self, folder: Path, url: str, *args: str, stdout: Optional[int] = None,
-                 stderr: Optional[int] = None, **env: str) -> None:
-        self.screen = ""
-        self._terminal, end = os.openpty()
-        self.process: Any = subprocess.Popen(
-            [sys.executable, "-c", ON_TERMINAL, *BY_NAME, *args], stdin=end, start_new_session=True,
-            stdout=end if stdout is None else stdout, stderr=end if stderr is None else stderr,
-            env=environment(folder, url, **env))
-        os.close(end)
-
-    def __enter__(self) -> Terminal:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self.process.kill()
-        self.process.communicate()
-        os.close(self._terminal)
-
-    def type(self, text: str) -> None:
-        os.write(self._terminal, text.encode())
-
-    def read(self, pattern: str, seconds: float = PATIENCE) -> None:
-        """Read on until the screen shows the pattern."""
-        end = time.monotonic() + seconds
-        while not re.search(pattern, self.screen):
-            is_ready = select.select([self._terminal], [], [], max(0.0, end - time.monotonic()))[0]
-            block = b""
-            with contextlib.suppress(OSError):  # Linux's way to say that the command is gone
-                block = os.read(self._terminal, 65536) if is_ready else b""
-            assert block, f"no {pattern!r} in {self.screen!r}"
-            self.screen += block.decode()
-
-    def visible(self) -> str:
-        """Return what can still be read on the last line."""
-        line: List[str] = []
-        for piece in re.split(r"(\r|\x1b\[\d?K)", self.screen.rpartition("\n")[2]):
-            if piece == "\r":
-                at = 0
-            elif piece.startswith("\x1b"):
-                del line[0 if "2" in piece else at :]
-            elif piece:
-                at = 0 if not line else at
-                line[at : at + len(piece)] = piece
-                at += len(piece)
-        return "".join(line).strip()
-
-
-@posix
-@beside
-def test_terminal_is_written_in_its_own_encoding(folder: Path) -> None:
-    with Server(MANY_CHARACTERS) as server, Terminal(
-            folder, server.url, "Hi", stderr=subprocess.PIPE,
-            PYTHONIOENCODING="ascii") as terminal:
-        terminal.read("\n")  # and stdin, the terminal, is not waited for
-        assert terminal.process.communicate(timeout=PATIENCE) == (None, b"")
-    assert (terminal.process.returncode, terminal.screen) == (0, "Gr??e ? ?\r\n")
-
-
-@posix
-@beside
-def test_status_line_is_wiped_at_the_first_character(folder: Path) -> None:
-    paced = Paced(delta(reasoning_content="Hm"), delta("H"), delta("i", "stop"))
-    with Server(paced) as server, Terminal(
-            folder, server.url, "Hi", stdout=subprocess.PIPE) as terminal:
-        terminal.read(r"\d ?s")
-        assert "thinking" not in terminal.screen
-        paced.release()
-        terminal.read(r"thinking.*[1-9] ?s")
-        assert "thinking" in terminal.visible()
-        paced.release()
-        assert terminal.process.stdout.read(1) == b"H"
-        terminal.type("!")  # is echoed after all that was written before it
-        terminal.read("!")
-        assert terminal.visible() == "!"
-        paced.release()
-        assert terminal.process.communicate(timeout=PATIENCE) == (b"i\n", None)
-    assert (terminal.process.returncode, terminal.visible()) == (0, "!")
-    assert "\n" not in terminal.screen
-
-
-@posix
-@beside
-def test_conversation_in_a_terminal(folder: Path) -> None:
-    paced = Paced(delta("Second"), delta("never"))
-    first, third = (sse_answer(delta(text), delta(None, "stop")) for text in ("First", "Third"))
-    with Server(first, paced, third) as server, Terminal(
-            folder, server.url, "--interactive", "-s", "S") as terminal:
-        terminal.type("One\n")
-        terminal.read("First")
-        terminal.type("Two\n")
-        paced.release()
-        terminal.read("Second")
-        terminal.type("\x03")
-        terminal.read(r"Second[^\n]*\n[^\n]*\S")  # something that asks for the next turn
-        terminal.type("Three\n")
-        terminal.read(r"Third[^\n]*\n[^\n]*\S")
-        time.sleep(0.2)  # readline has shown its prompt, and is about to wait for keys and signals
-        terminal.type("\x03")  # nothing to end
-        terminal.read(r"Third[^\n]*\n[^\n]*\n[^\n]*\S")
-        terminal.type("\x04")
-        assert terminal.process.wait(PATIENCE) == 0
-    assert "Traceback" not in terminal.screen
-    assert "error" not in terminal.screen
-    first_turn = [user("One"), {"role": "assistant", "content": "First"}]
-    begun = [{"role": "system", "content": "S"}, *first_turn, user("Two")]
-    assert server.requests[1].json == payload(*begun)
-    assert server.requests[2].json["messages"][:4] == begun
-    assert server.requests[2].json["messages"][-1] == user("Three")
-
-
-USAGE = {"prompt_tokens": 11, "completion_tokens": 22, "total_tokens": 33, "estimated_cost": 0.0125}
-THOUGHTFUL = sse_answer(delta(reasoning_content="Let me"), delta(reasoning_content=" think."),
-                        delta("Hi"), {**delta(finish_reason="stop"), "usage": USAGE})
-COUNTED = r"(?=.*\b11\b)(?=.*\b22\b)(?=.*\$0\.0125\b)(?=.*\d ?s\b).*\n"
-CALL_LINES = re.escape("".join(json.dumps(call) + "\n" for call in TOOL_CALLS))
-VERSION = re.escape(f"deepinfra_min {deepinfra_min.__version__}\n")
-PRINTED = {  # stdout and stderr, both as patterns
-    "isolated, in an old locale": (
-        Case("Hi", python=("-I", "lib/deepinfra_min.py"), answers=(MANY_CHARACTERS,), LC_ALL="C"),
-        ALL_CHARACTERS, ""),
-    "without site, in ASCII": (
-        Case("Hi", python=("-S", *BY_NAME), answers=(MANY_CHARACTERS,), LC_ALL="C", PYTHONUTF8="0",
-             PYTHONCOERCECLOCALE="0", PYTHONIOENCODING="ascii"), ALL_CHARACTERS, ""),
-    "half a character, and a newline": (Case("Hi", answers=(
-        sse_answer(delta("\ud83d"), delta("!\n", "stop")),)), "[?\ufffd]!\n", ""),
-    "tool calls, reasoning and usage unasked for": (Case("Hi", python=STRICT, answers=(sse_answer(
-        delta("Wait", reasoning_content="Hm"), delta(tool_calls=[{"index": 0, **TOOL_CALLS[0]}]),
-        {**delta(tool_calls=[{"index": 1, **TOOL_CALLS[1]}]), "usage": USAGE},
-        delta(finish_reason="tool_calls")),)), "Wait\n" + CALL_LINES, ""),
-    "tool calls, not streamed": (Case("Hi", "--no-stream", answers=(
-        answer(completion(None, "tool_calls", tool_calls=TOOL_CALLS)),)), CALL_LINES, ""),
-    "-r -u, all in one place": (Case("-ru", "Hi", answers=(THOUGHTFUL,), redirect="2>&1"),
-                           r"Let me think\.\n+Hi\n" + COUNTED, ""),
-    "--reasoning --usage, not streamed": (
-        Case("--no-stream", "--reasoning", "--usage", "Hi", answers=(
-            answer({**completion(reasoning_content="Hm"), "usage": USAGE}),)),
-        "Hi\n", "Hm\n+" + COUNTED),
-    "stderr closed": (
-        Case("-ruv", "Hi", answers=(THOUGHTFUL,), redirect="2>&-"), "Hi\n", ""),
-    "models": (Case("--models", stdin=b"unread", answers=(answer({"data": [
-        {"id": "a/b"}, {"id": "c", "metadata": {"context_length": 8192, "pricing": {}}}]}),)),
-        r"a/b\b.*\nc\b.*8192.*\n", ""),
-    "--version": (Case("--version", DEEPINFRA_TOKEN=None), VERSION, ""),
-    "-V": (Case("-V"), VERSION, ""),
-}
-
-
-@pytest.mark.parametrize("case, out, err", table(PRINTED))
-def test_command_prints(case: Case, out: str, err: str, run: Callable[[Case], Result]) -> None:
-    result = run(case)
-    assert re.fullmatch(out, result.out), result
-    assert re.fullmatch(err, result.err), result
-    assert result.code == 0
-
-
-@pytest.mark.parametrize("case", table({
-    "complete": Case("Hi", "--json", answers=(answer(completion("\u2713 \ud83d")),), LC_ALL="C"),
-    "partial": Case("Hi", "--json", answers=(answer(completion("Hel", "length")),)),
-}))
-def test_command_prints_json_as_the_api_sent_it(case: Case, run: Callable[[Case], Result]) -> None:
-    code, out, err, requests = run(case)
-    sent = json.loads(case.answers[0].partition(b"\r\n\r\n")[2])  # type: ignore[union-attr]
-    is_complete = sent["choices"][0]["finish_reason"] == "stop"
-    assert json.loads(out) == sent
-    assert (out.count("\n"), out[-1:]) == (1, "\n")
-    assert (code, bool(err)) == ((0, False) if is_complete else (7, True))
-    assert "stream" not in requests[0].json
-
-
-@pytest.mark.parametrize("case", table({"replaced": Case(stdin=b"a\xffb\xc3")}))
-def test_command_replaces_what_is_not_utf8(case: Case, run: Callable[[Case], Result]) -> None:
-    code, out, err, requests = run(case)
+def test_stdin_that_is_not_utf8_is_sent_with_replacements(command: Command) -> None:
+    code, out, err, requests = command("", piped=b"a\xffb\xc3")
     assert (code, out) == (0, "Hi\n")
-    assert re.fullmatch("deepinfra_min: warning: .*UTF-8.*\n", err)
-    assert requests[0].json["messages"] == [user("a\ufffdb\ufffd")]
+    assert re.fullmatch("deepinfra_min: warning: stdin is not UTF-8.*\n", err)
+    assert requests[0].json == sent("a\ufffdb\ufffd")
 
 
-@pytest.mark.parametrize("case", table({
-    "two turns, in an old locale": Case(
-        "-i", "--messages", "messages.json", stdin="Gr\u00fc\u00dfe\nTwo\n".encode(), LC_ALL="C",
-        PYTHONIOENCODING="ascii", answers=(sse_answer(delta("First", "stop")), HI)),
-}))
-def test_conversation_through_pipes(case: Case, run: Callable[[Case], Result]) -> None:
-    code, out, err, requests = run(case)
-    assert (code, out, err) == (0, "First\nHi\n", "")
-    turns = [user("Gr\u00fc\u00dfe"), {"role": "assistant", "content": "First"}, user("Two")]
-    sent = [[dict(m, content=m["content"].strip()) for m in r.json["messages"]] for r in requests]
-    assert sent == [[*HISTORY, *turns[:1]], [*HISTORY, *turns]]
-
-
-@pytest.mark.parametrize("case", table({"stdin closed": Case("-i", redirect="<&-")}))
-def test_conversation_without_turns_is_over(case: Case, run: Callable[[Case], Result]) -> None:
-    assert run(case) == (0, "", "", [])
-
-
-ERROR = r"deepinfra_min: error: (.+)\n  hint: (.+)\n"
-NOTHING = r"usage: deepinfra_min(.*\n)+.*nothing.*\n.*--help.*\n"
-
-
-@pytest.mark.parametrize("case, err", table({
-    "nothing": (Case(DEEPINFRA_TOKEN=None), NOTHING),
-    "white space": (Case("-s", "S", "", stdin=b" \n"), NOTHING),
-    "stdin closed": (Case("-", redirect="<&-"), NOTHING),
-    "extra words": (Case("Why", "is", "it"), "(?s).*quote your prompt.*"),
-    "abbreviated flag": (Case("--mod", "m", "Hi"), "(?s).*--mod\\b.*"),
-    "option without =": (Case("Hi", "-o", "user"), "(?s).*user.*KEY=VALUE.*"),
-    "option that is ours": (Case("Hi", "-o", "stream=true"), "(?s).*stream.*"),
-    "file that is missing": (Case("Hi", "-o", "tools=@no-such-file"), "(?s).*no-such-file.*"),
-    "messages that are none": (Case("--messages", "object.json"), "(?s).*object.json.*"),
-    "base URL": (Case("Hi", "--base-url", "ftp://127.0.0.1"), "(?s).*base URL.*"),
-}))
-def test_usage_error(case: Case, err: str, run: Callable[[Case], Result]) -> None:
-    result = run(case)
-    assert (result.code, result.out, result.requests) == (2, "", [])
-    assert re.fullmatch(err, result.err)
-    assert re.search(ERROR + r"\Z", result.err)
-
-
-def refusal(status: int, message: str = "no", **fields: str) -> bytes:
-    headers = tuple(f"{name.replace('_', '-')}: {value}" for name, value in fields.items())
-    return answer({"error": {"message": message}}, status, headers=("retry-after-ms: 1", *headers))
-
-
-def stay_silent(sock: socket.socket, request: Request) -> bool:
-    """Answer nothing until the client goes."""
-    return bool(sock.recv(1))
-
-
-UNKNOWN, LONG = "The model `x` does not exist", "context length is\n8192 \x1b[31mtokens"
-BUSY = {"error": {"message": "busy", "code": 429}}
-FAILED = {  # exit code, stdout, patterns of the error and of the hint
-    "no token": (
-        Case("Hi", DEEPINFRA_TOKEN=None, DEEPINFRA_BASE_URL=None),
-        3, "", "token", "DEEPINFRA_TOKEN.*https://deepinfra.com"),
-    "key file missing": (Case("Hi", "--key-file", "no-such-file"), 3, "", "no-such-file", "."),
-    "malformed token": (Case("Hi", DEEPINFRA_TOKEN="sk x"), 3, "", "DEEPINFRA_TOKEN", "."),
-    "refused token": (
-        Case("Hi", DEEPINFRA_TOKEN=None, DEEPINFRA_API_KEY=TOKEN, answers=(refusal(401),)),
-        3, "", "401", "DEEPINFRA_API_KEY"),
-    "refused token of a file": (Case("Hi", "--key-file", "key.txt", answers=(refusal(403),)),
-                                3, "", "403", "key.txt"),
-    "payment": (Case("Hi", answers=(refusal(402),)), 3, "", "402", "payment"),
-    "unknown model": (
-        Case("Hi", answers=(refusal(404, UNKNOWN),)), 4, "", UNKNOWN, r"(?=.*--models\b).*-m\b"),
-    "too long": (Case("Hi", answers=(refusal(400, LONG),)), 4, "", "8192.*tokens", "shorten"),
-    "redirect": (
-        Case("Hi", answers=(refusal(302, location="https://example.com"),)),
-        4, "", "302.*https://example.com", "base URL"),
-    "too many, after two retries": (Case("Hi", answers=(refusal(429),)), 5, "", "429", "--retries"),
-    "server error": (Case("Hi", "--retries", "0", answers=(refusal(503),)), 6, "", "503", "later"),
-    "DNS": (
-        Case("Hi", "--retries=0", "--base-url=https://api.invalid/v1", python=("-c", NO_DNS)),
-        6, "", "DNS.*api.invalid", "host|name|network"),
-    "refused connection": (
-        Case("Hi", "--retries=0", "--base-url={dead}"), 6, "", "127.0.0.1:", "base URL"),
-    "proxy": (
-        Case("Hi", "--base-url=https://api.invalid/v1", HTTPS_PROXY="{origin}",
-             answers=(refusal(407),)), 6, "", "proxy.*407", "HTTPS_PROXY"),
-    "proxy of a wrong kind": (
-        Case("Hi", "--base-url=https://api.invalid/v1", HTTPS_PROXY="socks5://127.0.0.1:1"),
-        6, "", "proxy.*socks5", "HTTPS_PROXY"),
-    "silence": (
-        Case("Hi", "--timeout=0.2", answers=(stay_silent,)), 6, "", "silent.*0.2 s", "--timeout"),
-    "not an API": (
-        Case("Hi", answers=(answer(b"<html>Log in", type="text/html"),)),
-        6, "", ".", "a proxy or captive portal answered"),
-    "error before the answer": (Case("Hi", answers=(sse_answer(BUSY),)), 5, "", "busy", "."),
-    "error within the answer": (
-        Case("Hi", python=STRICT, answers=(sse_answer(delta("Hel"), BUSY),)),
-        7, "Hel\n", "busy", "."),
-    "cut answer": (
-        Case("Hi", answers=(sse_answer(delta("Hel"), done=False),)), 7, "Hel\n", ".", "."),
-    "content filter": (
-        Case("Hi", "--no-stream", answers=(answer(completion("", "content_filter")),)),
-        7, "", "content_filter", "."),
-    "full disk": (Case("Hi", redirect=">/dev/full"), 1, "", "(?i)stdout.*space", "."),
-    "help on a full disk": (Case("--help", redirect=">/dev/full"), 1, "", "(?i)stdout.*space", "."),
-    "stdout closed": (Case("Hi", redirect=">&-"), 1, "", "stdout", "."),
+CLI_CALLS = [
+    {"id": "c1", "type": "function", "function": {"name": "add", "arguments": '{"a": 1}'}},
+    {"id": "c2", "type": "function", "function": {"name": "now", "arguments": "{}"}},
+]
+CLI_CALL_LINES = "".join(json.dumps(call) + "\n" for call in CLI_CALLS)
+CLI_MODELS = {"data": [{"id": "a/b"}, {"id": "c\x1b", "metadata": {"context_length": 8192}}]}
+CLI_THOUGHT = sse_answer(
+    delta(reasoning_content="Let me"),
+    delta(reasoning_content=" think\x07."),
+    delta("Hi"),
+    {**delta(None, "stop"), "usage": completion()["usage"]},
+)
+CLI_COUNT = r"1 \+ 2 = 3 tokens, \$0\.5, \d\.\d s\n"
+CLI_OTHER = {"index": 1, "delta": {"content": "Ho"}, "finish_reason": "stop"}
+CLI_PRINTED = {  # the line, the answer, stdout, a pattern of stderr
+    "version": ("-V", b"", f"deepinfra_min {dim.__version__}\n", ""),
+    "long version": ("--version", b"", f"deepinfra_min {dim.__version__}\n", ""),
+    "reasoning and usage": ("-ru Hi", CLI_THOUGHT, "Hi\n", "Let me think\x07.\n" + CLI_COUNT),
+    "both, not streamed": (
+        "--no-stream --reasoning --usage Hi",
+        answer(completion(reasoning_content="Hm")),
+        "Hi\n",
+        "Hm\n" + CLI_COUNT,
+    ),
+    "neither": ("Hi", CLI_THOUGHT, "Hi\n", ""),
+    "no usage": ("-u Hi", CLI_HI, "Hi\n", r"no usage reported, \d\.\d s\n"),
+    "control characters": ("Hi", sse_answer(delta("\x1b[1m\x07\n", "stop")), "\x1b[1m\x07\n", ""),
+    "half a character": (
+        "Hi",
+        sse_answer(delta("\ud83d", "stop")),
+        "\ufffd\n",
+        "",
+    ),
+    "tool calls": (
+        "Hi",
+        sse_answer(
+            delta("Wait"),
+            delta(tool_calls=[{"index": 0, **CLI_CALLS[0]}]),
+            delta(None, "tool_calls", tool_calls=[{"index": 1, **CLI_CALLS[1]}]),
+        ),
+        "Wait\n" + CLI_CALL_LINES,
+        "",
+    ),
+    "tool calls, not streamed": (
+        "--no-stream Hi",
+        answer(completion(None, "tool_calls", tool_calls=CLI_CALLS, reasoning_content="Hm")),
+        CLI_CALL_LINES,
+        "",
+    ),
+    "two choices": (
+        "Hi",
+        sse_answer({**delta(), "choices": [CLI_OTHER]}, delta("Hi", "stop")),
+        "Hi\n",
+        "",
+    ),
+    "models": ("--models", answer(CLI_MODELS), "a/b\nc\x1b\n", ""),
+    "models as JSON": ("--models --json", answer(CLI_MODELS), json.dumps(CLI_MODELS) + "\n", ""),
 }
 
 
-@pytest.mark.parametrize("case, code, out, error, hint", table(FAILED))
-def test_failure(case: Case, code: int, out: str, error: str, hint: str,
-                 run: Callable[[Case], Result]) -> None:
-    result = run(case)
+@pytest.mark.parametrize("line, wire, out, err", table(CLI_PRINTED))
+def test_command_prints(line: str, wire: Answer, out: str, err: str, command: Command) -> None:
+    result = command(line, wire, piped=b"unread" if "--models" in line else b"")
+    assert (result.code, result.out) == (0, out)
+    assert re.fullmatch(err, result.err)
+    assert all(request.path.startswith("/v1/openai/") for request in result.requests)
+
+
+@pytest.mark.parametrize("reason, code, notes", [("stop", 0, 1), ("length", 7, 3)])
+def test_json_is_what_the_api_sent(reason: str, code: int, notes: int, command: Command) -> None:
+    whole = completion("\u2713 \ud83d", reason, tool_calls=CLI_CALLS)
+    result = command("-u --json Hi", answer(whole))
+    assert json.loads(result.out) == whole
+    assert (result.code, result.err.count("\n"), result.out.count("\n")) == (code, notes, 1)
+    assert "stream" not in result.requests[0].json
+
+
+@pytest.mark.parametrize("cost", ["0.5", [0.5], 10**400, {}], ids=["string", "list", "huge", "map"])
+def test_usage_survives_any_cost(cost: Any, command: Command) -> None:
+    usage = {**completion()["usage"], "estimated_cost": cost}
+    result = command("-u --no-stream Hi", answer({**completion(), "usage": usage}))
+    assert (result.code, result.out) == (0, "Hi\n")
+    assert result.err.startswith("1 + 2 = 3 tokens")
+
+
+def test_usage_is_asked_for_in_a_stream(command: Command) -> None:
+    asked = sent("Hi", stream_options={"include_usage": True})
+    assert command("-u Hi").requests[0].json == asked
+
+
+def test_help_names_flags_variables_and_exit_codes(command: Command) -> None:
+    code, out, err, _ = command("FORCE_COLOR=1 DEEPINFRA_TOKEN= --help")
+    assert (code, err, command("-h").out) == (0, "", out)
+    flags = """
+        -m --model -s --system -o --option --messages -i --interactive --json --no-stream
+        -r --reasoning -u --usage --models --base-url --timeout --retries -n --no-stdin
+        -v --verbose -V --version -h --help DEEPINFRA_TOKEN DEEPINFRA_API_KEY
+        DEEPINFRA_API_TOKEN DEEPINFRA_MODEL DEEPINFRA_BASE_URL HTTPS_PROXY"""
+    assert [name for name in flags.split() if not re.search(rf"[ (]{name}\b", out)] == []
+    assert re.findall(r"^ +(\d+) ", out, re.M) == [*"01234567", "130", "141"]
+    assert not re.search("--key-file|TOKEN_FILE|\x1b", out)
+
+
+CLI_MISUSED = {  # the line, a pattern of stderr
+    "": "usage: deepinfra_min(?s:.*)nothing.*\n.*--help",
+    "-s S ' '": "nothing",
+    "Why is it": "quote your prompt",
+    "--key-file text.txt Hi": "--key-file",
+    "-o user Hi": "user.*KEY=VALUE",
+    "-o stream=true Hi": "stream",
+    "-o messages=[] Hi": "messages",
+    "-o tools=@no-such-file Hi": "no-such-file",
+    "--messages text.txt": "text.txt",
+    "--messages - Hi": "--messages",
+    "--base-url ftp://127.0.0.1 Hi": "base URL",
+    "--timeout soon Hi": "--timeout",
+    "--timeout nan Hi": "timeout",
+    "--timeout=-1 Hi": "timeout",
+    "--retries=-1 Hi": "retries",
+    "--messages - -": "stdin",
+    "-i -": "stdin",
+    "--models -i": "--models",
+}
+
+
+@pytest.mark.parametrize("line, error", CLI_MISUSED.items())
+def test_usage_error(line: str, error: str, command: Command) -> None:
+    code, out, err, requests = command(line)
+    assert (code, out, requests) == (2, "", [])
+    assert re.search(error, err)
+    assert re.search(CLI_ERROR + r"\Z", err)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 8), reason="3.7 can't forbid it without -sTEXT")
+def test_flags_are_not_abbreviated(command: Command) -> None:
+    assert command("--mod m Hi").code == 2
+
+
+def refusal(status: int, message: str = "no", *headers: str) -> bytes:
+    return answer({"error": {"message": message}}, status, *headers)
+
+
+CLI_UNKNOWN = "The model `x` does not exist"
+CLI_FAILED = {  # the line, the answer, the exit code, stdout, patterns of the error and the hint
+    "no token": (
+        "DEEPINFRA_TOKEN= DEEPINFRA_BASE_URL= Hi",
+        b"",
+        3,
+        "",
+        "token",
+        "DEEPINFRA_TOKEN.*https://deepinfra.com",
+    ),
+    "malformed token": ("DEEPINFRA_TOKEN='sk x' Hi", b"", 3, "", "DEEPINFRA_TOKEN", "."),
+    "refused token": (
+        "DEEPINFRA_TOKEN= DEEPINFRA_API_KEY=sk-x Hi",
+        refusal(401),
+        3,
+        "",
+        "401",
+        "DEEPINFRA_API_KEY",
+    ),
+    "payment": ("Hi", refusal(402), 3, "", "402", "payment"),
+    "forbidden": ("Hi", refusal(403), 3, "", "403", "DEEPINFRA_TOKEN"),
+    "unknown model": (
+        "Hi",
+        refusal(404, CLI_UNKNOWN),
+        4,
+        "",
+        CLI_UNKNOWN,
+        r"-m\b.*--models",
+    ),
+    "too long": (
+        "-u Hi",
+        refusal(400, "context\n8192 \x1b[1m"),
+        4,
+        "",
+        "context 8192",
+        "shorten",
+    ),
+    "redirect": (
+        "Hi",
+        refusal(302, "", "Location: https://example.com"),
+        4,
+        "",
+        "302.*https://example.com",
+        "base URL",
+    ),
+    "too many": ("Hi", refusal(429), 5, "", "429", "--retries"),
+    "server error": ("Hi --retries=0", refusal(503), 6, "", "503", "later"),
+    "refused": ("--retries=0 --base-url={dead} Hi", b"", 6, "", "127.0.0.1:", "base URL"),
+    "proxy": (
+        "HTTPS_PROXY={origin} --base-url=https://api.invalid/v1 Hi",
+        refusal(407),
+        6,
+        "",
+        "proxy.*407",
+        "HTTPS_PROXY",
+    ),
+    "proxy of a wrong kind": (
+        "HTTPS_PROXY=socks5://127.0.0.1:1 --base-url=https://api.invalid/v1 Hi",
+        b"",
+        6,
+        "",
+        "proxy.*socks5",
+        "HTTPS_PROXY",
+    ),
+    "silence": (
+        "--timeout 0.2 Hi",
+        silence,
+        6,
+        "",
+        "silent.*0.2 s",
+        "--timeout",
+    ),
+    "HTML": ("Hi", answer(b"<html>Log in", type="text/html"), 6, "", ".", "captive portal"),
+    "no choices": ("--no-stream Hi", answer({"choices": []}), 6, "", "has no choices", "."),
+    "empty stream": (
+        "Hi",
+        sse_answer(),
+        6,
+        "",
+        ".",
+        "--no-stream",
+    ),
+    "error at once": (
+        "Hi",
+        sse_answer({"error": {"message": "busy", "code": 429}}),
+        5,
+        "",
+        "busy",
+        ".",
+    ),
+    "error within": ("Hi", sse_answer(delta("Hel"), {"error": "busy"}), 7, "Hel\n", "busy", "."),
+    "cut": ("Hi", sse_answer(delta("Hel"), done=False), 7, "Hel\n", ".", "."),
+    "filtered": (
+        "--no-stream Hi",
+        answer(completion("", "content_filter")),
+        7,
+        "",
+        "content_filter",
+        ".",
+    ),
+    "unknown reason": ("Hi", sse_answer(delta("Hi", "eos")), 1, "Hi\n", "'eos'", "."),
+    "other choices": (
+        "Hi",
+        sse_answer({**delta(), "choices": [CLI_OTHER]}),
+        1,
+        "",
+        "choice",
+        ".",
+    ),
+}
+
+
+@pytest.mark.parametrize("line, wire, code, out, error, hint", table(CLI_FAILED))
+def test_failure(
+    line: str, wire: Answer, code: int, out: str, error: str, hint: str, command: Command
+) -> None:
+    result = command(line, wire)
     assert (result.code, result.out) == (code, out)
-    lines = re.fullmatch(ERROR, result.err)
-    assert lines, result.err
-    assert result.err.replace("\n", "").isprintable()
+    lines = re.fullmatch(CLI_ERROR, result.err)
+    assert lines
     assert re.search(error, lines.group(1))
     assert re.search(hint, lines.group(2))
+    assert result.err.replace("\n", "").isprintable()
     assert TOKEN not in result.err
 
 
-@pytest.mark.parametrize("case, count", table({
-    "by default": (FAILED["too many, after two retries"][0], 3),
-    "none": (FAILED["server error"][0], 1),
-}))
-def test_retries(case: Case, count: int, run: Callable[[Case], Result]) -> None:
-    assert len(run(case).requests) == count
+def test_failure_that_nobody_expected(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(dim, "Client")
+    code, out, err, _ = command("Hi")
+    assert (code, out) == (1, "")
+    assert re.fullmatch(CLI_ERROR, err)
+    assert "NameError" in err
 
 
-@pytest.mark.parametrize("case", table({"verbose": Case("-v", "Hi", answers=(
-    refusal(429, "busy " + TOKEN), refusal(400, "bad " + TOKEN)))}))
-def test_verbose_shows_all_but_the_token(case: Case, run: Callable[[Case], Result]) -> None:
-    code, out, err, requests = run(case)
-    assert (code, out, len(requests)) == (4, "", 2)
-    for pattern in (r"POST http://127.0.0.1:\d+/v1/openai/chat/completions", "retry.*429.*busy",
-                    "400", r"Traceback \(most", ERROR + r"\Z"):
-        assert re.search(pattern, err), pattern
-    assert TOKEN not in err
+@pytest.mark.parametrize("line, count", [("Hi", 3), ("Hi --retries 1", 2), ("Hi --retries=0", 1)])
+def test_command_retries(line: str, count: int, command: Command) -> None:
+    assert len(command(line, refusal(429)).requests) == count
 
 
-@pytest.mark.parametrize("case", table({  # which shows on stdout, on stderr and in the exit code
-    name: Case("Hi", python=python, answers=(CUT_OFF,), stdin=stdin, PYTHONPATH=path)
-    for name, python, stdin, path in (
-        ("python -m", BY_NAME, None, "lib"),
-        ("python file", ("lib/deepinfra_min.py",), None, None),
-        ("renamed", ("renamed.py",), None, None),
-        ("vendored", ("-m", "pkg._vendor.deepinfra_min"), None, None),
-        ("python -", ("-",), MODULE.encode(), None),
-        ("zip", BY_NAME, None, "module.zip"),
-        ("zipapp", ("app.pyz",), None, None))
-}))
-def test_ways_of_being_started_are_alike(case: Case, run: Callable[[Case], Result]) -> None:
-    code, out, err, _ = run(case)
-    assert (code, out) == (7, "Hello\n")
-    lines = re.fullmatch(ERROR, err)
-    assert lines
-    assert ("length" in lines.group(1), "-o max_tokens=" in lines.group(2)) == (True, True)
+def test_conversation_through_pipes(command: Command) -> None:
+    replies = [
+        sse_answer(delta(None, "tool_calls", role="user", tool_calls=CLI_CALLS)),
+        sse_answer(delta("2"), done=False),
+        refusal(400),
+        CLI_HI,
+    ]
+    lines = '\n"""Two\n\nlines"""\nrefused\n"""Gr\u00fc\u00dfe"""\n'.encode()
+    result = command("-i -s S --messages messages.json One", *replies, piped=lines)
+    one = {"role": "assistant", "content": None, "tool_calls": CLI_CALLS}
+    two = {"role": "assistant", "content": "2"}
+    history = [system("S"), *CLI_TALK[1:], "One", one, "Two\n\nlines", two, "Gr\u00fc\u00dfe"]
+    assert (result.code, result.out) == (0, CLI_CALL_LINES + "2\nHi\n")
+    assert len(result.requests) == 4
+    assert result.requests[3].json == sent(*history)
 
 
-@pytest.mark.parametrize("case", table({
-    "--help": Case("--help", DEEPINFRA_TOKEN=None, FORCE_COLOR="1"),
-    "-h": Case("-h", LC_ALL="C", PYTHONIOENCODING="ascii"),
-}))
-def test_help_is_a_screen_and_a_half(case: Case, run: Callable[[Case], Result]) -> None:
-    code, out, err, _ = run(case)
-    assert (code, err) == (0, "")
-    lines = out.splitlines()
-    assert len(lines) <= 60
-    assert max(map(len, lines)) <= 80
-    assert len(re.findall(r"^ .*python3? -m deepinfra_min ", out, re.M)) == 4
-    for flags in ("-m --model", "-s --system", "-o --option", "--messages", "-i --interactive",
-                  "--json", "--no-stream", "-r --reasoning", "-u --usage", "--models", "--key-file",
-                  "--base-url", "--timeout", "--retries", "-n --no-stdin", "-v --verbose",
-                  "-V --version", "-h --help"):
-        assert re.search("^  " + r"\b.*, ".join(flags.split()) + r"\b", out, re.M), flags
-    for name in ("TOKEN", "API_KEY", "API_TOKEN", "TOKEN_FILE", "MODEL", "BASE_URL"):
-        assert re.search(rf"\bDEEPINFRA_{name}\b", out), name
-    for number in (*range(8), 130, 141):
-        assert re.search(rf"^ +{number} +\w", out, re.M), number
-    assert not re.search("--(token|api|key) |\x1b", out)
+def test_conversation_asks_nothing_before_a_line(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "open.json").write_text(json.dumps(CLI_TALK[:2]))
+    assert command("-i --messages open.json") == (0, "", "", [])
+    result = command("-i --messages open.json", piped=b"Now\n")
+    assert [request.json for request in result.requests] == [sent(*CLI_TALK[:2], "Now")]
+    assert command("-i", refusal(400), piped=b"Hi\n").code == 4  # that of the last turn
+
+
+CLI_WIPE = r"(\r {7,}\r|\r\x1b\[2?K)"  # as long as "waiting", at least
+CLI_AFTERTHOUGHT = sse_answer(
+    delta(reasoning_content="Hm"), delta("H"), delta("i", "stop", reasoning_content="Hm")
+)
+CLI_SHOWN = {  # the line, the answer, a pattern of what a terminal is sent
+    "status": ("Hi", CLI_AFTERTHOUGHT, rf"\r?waiting.*\rthinking \d s.*{CLI_WIPE}Hi\r\n"),
+    "reasoning": (
+        "-r Hi",
+        CLI_THOUGHT,
+        rf"\r?waiting[^L]*{CLI_WIPE}Let me think[ ?]\.\r\n{CLI_WIPE}?Hi\r\n",
+    ),
+    "odd characters": (
+        "Hi",
+        sse_answer(delta("Gr\u00fc\u00dfe\t\x1b[1m\x9b\r\n", "stop")),
+        rf"\r?waiting.*{CLI_WIPE}Gr\?\?e\t[ ?]\[1m[ ?][ ?]\r\n",
+    ),
+    "failure": ("Hi", refusal(400), rf"\r?waiting.*{CLI_WIPE}deepinfra_min: error: (?s:.*)"),
+    "models": ("--models", answer(CLI_MODELS), r"(?s).*a/b\r\nc[ ?]\r\n"),
+}
 
 
 @posix
-def test_stdin_that_does_not_end_is_told(slow_stdin: Any) -> None:
-    ended, interrupted = [future.result() for future in slow_stdin]
-    code, out, notice, err, seconds = ended
-    assert (code, out, err) == (0, b"Hi\n", b"")
-    assert re.fullmatch(rb".*stdin.* -n .*</dev/null\s*", notice)
-    assert seconds >= 3
-    assert interrupted[:4] == (-signal.SIGINT, b"", notice, b"")
+@pytest.mark.parametrize("line, wire, shown", table(CLI_SHOWN))
+def test_terminal_is_sent(line: str, wire: Answer, shown: str, command: Command) -> None:
+    terminal, end = os.openpty()
+    with open(end, "w", encoding="ascii") as screen, open(os.dup(end)) as keys:
+        command(line, wire, stdin=keys, stdout=screen, stderr=screen)
+    text = b""
+    with contextlib.suppress(OSError):  # Linux's way to say that it is over
+        for block in iter(functools.partial(os.read, terminal, 4096), b""):
+            text += block
+    os.close(terminal)
+    assert re.fullmatch(shown, text.decode())
 
 
-def test_command_writes_no_file(results: Dict[Case, Future[Result]], folder: Path) -> None:
-    wait(results.values())
-    found = {path.relative_to(folder).as_posix() for path in folder.rglob("*")
-             if path.is_file() and "__pycache__" not in path.parts}
-    assert found == {*FILES, "module.zip", "app.pyz"}
+@posix
+@pytest.mark.parametrize("line", ["--help", "--no-stream Hi"])
+def test_reader_that_is_gone_ends_it_silently(line: str, command: Command) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "w") as pipe:
+        assert command(line, answer(completion()), stdout=pipe)[:3] == (141, "", "")
 
 
-# ---- Odd corners ---------------------------------------------------------------------------------
+CLI_ENDLESS = drip(chunked(), chunk(sse(delta("more"), done=False)), 4096)
 
 
-class Raising:
-    """A stream whose every use raises an error."""
-
-    encoding = "utf-8"
-
-    def __init__(self, error: BaseException) -> None:
-        self.error = error
-        self.buffer = self
-
-    def isatty(self) -> bool:
-        return False
-
-    def read(self, *args: str) -> None:
-        raise self.error
-
-    write = flush = read
-
-
-def run_main(server: Server, *words: str) -> int:
-    return deepinfra_min.main(["--base-url", server.url, "--retries", "0", *words])
-
-
-USED = {**completion(), "usage": {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}}
-
-
-@pytest.mark.parametrize("words, reply, code, out, err", [
-    pytest.param(["--timeout", "soon", "Hi"], b"", 2, "", "--timeout", id="no number"),
-    pytest.param(["--timeout", "nan", "Hi"], b"", 2, "", "--timeout", id="no number of seconds"),
-    pytest.param(["--timeout=-1", "Hi"], b"", 2, "", "--timeout", id="less than no time"),
-    pytest.param(["-i", "-"], b"", 2, "", "stdin", id="stdin for two ends"),
-    pytest.param(["-o", "seed", "Hi"], b"", 2, "", "-o seed", id="option without value"),
-    pytest.param(["-o", "stream=true", "Hi"], b"", 2, "", "-o stream", id="option with a flag"),
-    pytest.param(["--no-stream", "Hi"], answer({**completion(), "choices": []}), 1, "", "no choice",
-                 id="no choice"),
-    pytest.param(["Hi"], sse_answer(delta("Hi", "eos")), 1, "Hi\n", "'eos'", id="unknown reason"),
-    pytest.param(["-u", "Hi"], sse_answer(delta("Hi", "stop")), 0, "Hi\n", "^no usage reported, 0",
-                 id="no usage"),
-    pytest.param(["-u", "--no-stream", "Hi"], answer(USED), 0, "Hi\n",
-                 r"^1 \+ 2 = 3 tokens, \d+\.\d s$", id="no cost"),
-    pytest.param(["-u", "Hi"], answer({}, 400), 4, "", "^deepinfra_min: error: .*\n  hint: .*\n$",
-                 id="no usage of a refusal"),
-    pytest.param(["Hi"], sse_answer(delta("Hi"), {**delta(), "choices": [
-        {"index": 1, "delta": {"content": "Ho"}, "finish_reason": "stop"}]}, delta(None, "stop")),
-        0, "Hi\n", "^$", id="second choice")])
-def test_main_prints_and_returns(words: List[str], reply: bytes, code: int, out: str, err: str,
-                                 capsys: pytest.CaptureFixture[str]) -> None:
-    with Server(reply) as server:
-        found = run_main(server, *([] if "-" in words else ["-n"]), *words)
-    captured = capsys.readouterr()
-    assert (found, captured.out) == (code, out)
-    assert re.search(err, captured.err)
+@posix
+def test_conversation_on_a_terminal() -> None:
+    thought = then_silence(chunked(sse(delta(reasoning_content="Hm"), done=False)))
+    replies = [sse_answer(delta("First", "stop")), CLI_ENDLESS, thought, CLI_HI]
+    steps = [
+        ("", "> "),
+        ("One\n", "First\r\n> "),
+        ("Two\n", "more"),
+        ("\x03", "\r\n> "),
+        ("\x03", "\r\n> "),
+        ("Three\n", "thinking"),
+        ("\x03", "> "),
+        ("Four\n", "Hi\r\n> "),
+        ("\x04", "\r\n"),
+    ]
+    terminal, end = os.openpty()
+    shell = ("sh", "-c", 'exec <"$0" >"$0" 2>"$0" "$@"', os.ttyname(end))
+    with Server(*replies) as server:
+        with started(server, *shell, *CLI, "-i", start_new_session=True) as process:
+            for typed, expected in steps:
+                if typed == "\x03":
+                    time.sleep(0.2)  # readline waits for signals a little after its prompt
+                os.write(terminal, typed.encode())
+                shown = ""
+                while expected not in shown:
+                    assert select.select([terminal], [], [], PATIENCE)[0], (expected, shown)
+                    shown += os.read(terminal, 4096).decode()
+            assert process.wait(PATIENCE) == 0
+    os.close(terminal)
+    os.close(end)
+    roles = [message["role"] for message in server.requests[3].json["messages"]]
+    assert roles == ["user", "assistant", "user", "assistant", "user"]
+    assert text_of(server.requests[3]) == "Four"
 
 
-def test_argument_that_the_locale_could_not_decode_is_sent_as_utf8() -> None:
-    with Server(answer(completion())) as server:
-        assert run_main(server, "-n", "--no-stream", "-s", "\udcff", "Gr\udcc3\udcbc\udcff") == 0
-    contents = [message["content"] for message in server.requests[0].json["messages"]]
-    assert contents == ["\ufffd", "Gr\xfc\ufffd"]
+CLI_NO_THREADS = """
+import sys, threading
+def start(self):
+    raise RuntimeError("can't start new thread")
+threading.Thread.start = start
+import deepinfra_min
+sys.exit(deepinfra_min.main())
+"""
+CLI_STARTS = {
+    "by name, strictly": ("-X", "dev", "-W", "error", "-m", "deepinfra_min"),
+    "isolated file": ("-I", os.path.abspath(dim.__file__)),
+    "vendored and renamed": ("-m", "pkg._vendor.renamed"),
+    "zip": ("app.pyz",),
+    "python -": ("-",),
+    "no thread can be started": ("-c", CLI_NO_THREADS),
+}
 
 
-def test_conversation_drops_a_turn_without_an_answer(tmp_path: Path,
-                                                     monkeypatch: pytest.MonkeyPatch) -> None:
-    history = tmp_path / "history.json"
-    history.write_text(json.dumps([{"content": "no role"}, {"role": "user", "content": "One"}]))
-    monkeypatch.setattr(sys, "stdin", io.StringIO("\nTwo\nThree\n"))
-    with Server(sse_answer(delta("1", "stop")), answer({}, 400),
-                sse_answer(delta("3", "stop"))) as server:
-        assert run_main(server, "-i", "--messages", str(history)) == 0
-    contents = [message["content"] for message in server.requests[2].json["messages"]]
-    assert contents == ["no role", "One", "1", "Three"]
+def test_ways_to_start_are_alike_in_an_old_locale(tmp_path: Path) -> None:
+    source = Path(dim.__file__).read_bytes()
+    (tmp_path / "pkg" / "_vendor").mkdir(parents=True)
+    (tmp_path / "pkg" / "_vendor" / "renamed.py").write_bytes(source)
+    with zipfile.ZipFile(str(tmp_path / "app.pyz"), "w") as archive:
+        archive.writestr("__main__.py", source)
+    wire = sse_answer(delta("Gr\u00fc\u00dfe \u2713 \ud83d"), delta("\ude00", "length"))
+
+    def check(*python: str) -> None:
+        words = (sys.executable, *python, "Gr\u00fc\u00dfe")
+        with Server(wire) as server, started(server, *words, cwd=str(tmp_path)) as process:
+            stdin = source if python == ("-",) else b""
+            out, err = process.communicate(stdin, PATIENCE)
+        assert (process.returncode, out.decode()) == (7, "Gr\u00fc\u00dfe \u2713 \U0001f600\n")
+        assert re.fullmatch(r".*'length'\n  hint: .*-o max_tokens=.*\n", err.decode())
+        assert server.requests[0].json == sent("Gr\u00fc\u00dfe")
+
+    check_all(check, CLI_STARTS)
+    assert sorted(os.listdir(str(tmp_path))) == ["app.pyz", "pkg"]  # nothing was written
 
 
-@pytest.mark.parametrize("error, code, err", [
-    (ZeroDivisionError("odd"), 1, "ZeroDivisionError: odd"), (KeyboardInterrupt(), 130, "^$"),
-    (OSError(28, "No space left"), 1, "stdout can't be written: No space left"),
-    (BrokenPipeError(), 141, "^$")], ids=lambda value: type(value).__name__)
-def test_main_survives_its_stdout(error: BaseException, code: int, err: str,
-                                  capsys: pytest.CaptureFixture[str],
-                                  monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "stdout", Raising(error))
-    monkeypatch.setattr(os, "kill", lambda *args: None)
-    handler = signal.getsignal(signal.SIGINT)
-    try:
-        with Server(answer(completion())) as server:
-            assert run_main(server, "-n", "--no-stream", "Hi") == code
-    finally:
-        signal.signal(signal.SIGINT, handler)
-    assert re.search(err, capsys.readouterr().err)
+CLI_SHELL = {  # the script, the exit code, how much of 200,001 bytes came, a pattern of stderr
+    "stdin and stderr closed": ('exec "$@" -ruv <&- 2>&-', 0, 200_001, ""),
+    "stdin unreadable": ('exec "$@" 0>/dev/null', 2, 0, "can't read stdin: Bad file descriptor"),
+    "stdout closed": ('exec "$@" -n >&-', 1, 0, "stdout"),
+    "full disk": ('exec "$@" -n >/dev/full', 1, 0, "stdout.* space"),
+    "full disk, help": ('exec "$@" --help >/dev/full', 1, 0, "stdout.* space"),
+    "full disk, unbuffered": (
+        'export PYTHONUNBUFFERED=1; ulimit -f 1; exec "$@" -n >file',
+        1,
+        0,
+        "stdout.* large",
+    ),
+}
+CLI_LONG = sse_answer(delta("x" * 200_000 + "\n", "stop"))
 
 
-def test_stdin_that_can_not_be_read_is_an_error(capsys: pytest.CaptureFixture[str],
-                                                monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "stdin", Raising(OSError(5, "Input/output error")))
-    with Server(b"") as server:
-        assert run_main(server, "Hi") == 2
-    assert "can't read stdin: Input/output error" in capsys.readouterr().err
+@posix
+def test_streams_of_a_shell(tmp_path: Path) -> None:
+    def check(script: str, code: int, size: int, error: str) -> None:
+        words = ("sh", "-c", script, "sh", *CLI, "Hi")
+        with Server(CLI_LONG) as server, started(server, *words, cwd=str(tmp_path)) as process:
+            out, err = process.communicate(b"", PATIENCE)
+        assert (process.returncode, len(out)) == (code, size)
+        assert re.search(error, err.decode())
+        assert code == 0 or re.fullmatch(CLI_ERROR, err.decode())
+
+    check_all(check, CLI_SHELL)
 
 
-@pytest.mark.parametrize("message", [{"role": "user"}, deepinfra_min.Message("user")])
-def test_one_message_alone_is_refused(message: Any) -> None:
-    with pytest.raises(TypeError, match="a list"):
-        Client("", base_url="http://127.0.0.1:1").chat(message)
+@posix
+def test_pipe_that_does_not_block_gets_all_or_an_error() -> None:
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    words = (sys.executable, "-u", *CLI[1:], "-n", "Hi")
+    with Server(CLI_LONG) as server, open(reader, "rb") as pipe:
+        with started(server, *words, stdout=writer) as process:
+            os.close(writer)
+            size = len(pipe.read())
+            assert (process.wait(PATIENCE), size == 200_001) in [(0, True), (1, False)]
 
 
-def test_port_that_speaks_no_tls_is_named() -> None:
-    with contextlib.closing(socket.socket()) as listener:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen(1)
-
-        def greet() -> None:
-            with listener.accept()[0] as sock:
-                sock.sendall(b"220 mail.example ESMTP\r\n")
-                sock.recv(9999)
-
-        threading.Thread(target=greet, daemon=True).start()
-        url = f"https://127.0.0.1:{listener.getsockname()[1]}"
-        with pytest.raises(deepinfra_min.APIConnectionError, match=f"^TLS with {url[8:]} failed: "):
-            Client(TOKEN, base_url=url, max_retries=0).chat("Hi")
-
-
-def test_idle_connection_that_was_reset_is_noticed() -> None:
-    def answer_and_reset(sock: socket.socket, request: Request) -> bool:
-        sock.sendall(answer(completion()))
-        time.sleep(0.05)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        sock.close()
-        return False
-
-    with Server(answer_and_reset, answer(completion())) as server, server.client() as client:
-        assert client.chat("Hi").text == "Hi"
-        assert server.wait_closed()
-        assert client.chat("Hi").text == "Hi"
-    assert [request.connection for request in server.requests] == [0, 1]
+@posix
+@pytest.mark.parametrize(
+    "wire, size, code",
+    table(
+        {
+            "ctrl-c before the answer": (silence, 0, -signal.SIGINT),
+            "ctrl-c within the answer": (CLI_ENDLESS, 4, -signal.SIGINT),
+            "reader that goes away": (CLI_ENDLESS, 4, 141),
+        }
+    ),
+)
+def test_process_ends_silently(wire: Answer, size: int, code: int) -> None:
+    with Server(wire) as server, started(server, *CLI, "-n", "Hi", "--timeout=9") as process:
+        assert wait_until(lambda: server.requests)
+        assert process.stdout.read(size) == b"more"[:size]  # each chunk is flushed
+        if code < 0:
+            process.send_signal(signal.SIGINT)
+        else:
+            process.stdout.close()
+        assert process.wait(PATIENCE) == code
+        assert process.stderr.read() == b""
 
 
-@pytest.mark.parametrize("limit", ["timeout", "connect_timeout", "deadline"])
-def test_no_time_at_all_is_up_at_once(limit: str) -> None:
-    with Server(answer(completion())) as server:
-        with server.client(**{limit: 0, "max_retries": 0}) as client:
-            with pytest.raises(deepinfra_min.APITimeoutError, match=f"{limit}.* 0 s"):
-                client.chat("Hi")
-    assert server.requests == []
+@posix
+def test_stdin_without_an_end_is_reported_after_3_seconds() -> None:
+    begun = time.monotonic()
+    with Server(CLI_HI) as server, started(server, *CLI) as process:
+        notice = process.stderr.readline()
+        assert time.monotonic() - begun >= 3
+        assert re.fullmatch(b"deepinfra_min: stdin.* -n .*</dev/null\n", notice)
+        assert process.communicate(b"Hi", PATIENCE) == (b"Hi\n", b"")
+        assert process.returncode == 0
 
 
-# ---- The project: surface, package, README -------------------------------------------------------
+def test_verbose_shows_all_but_the_token() -> None:
+    secret = f"\x1b {TOKEN} "
+    replies = (refusal(429, "busy" + secret, "Retry-After: 0"), refusal(400, "bad" + secret))
+    with Server(*replies) as server, started(server, *CLI, "-v", "Hi") as process:
+        out, err = process.communicate(b"", PATIENCE)
+    assert (process.returncode, out, len(server.requests)) == (4, b"", 2)
+    text = err.decode()
+    for pattern in (
+        r"POST http://127.0.0.1:\d+/v1/openai/chat/completions",
+        "retry.*429.*busy",
+        r"Traceback \(most",
+        CLI_ERROR + r"\Z",
+    ):
+        assert re.search(pattern, text), pattern
+    assert not re.search(f"{TOKEN}|\x1b", text)
 
-HERE = Path(__file__).resolve().parent
-PROGRAM = Path(deepinfra_min.__file__).resolve()
-SURFACE = [
-    "DEFAULT_BASE_URL", "DEFAULT_MODEL", "APIConnectionError", "APIError", "APIResponseError",
-    "APITimeoutError", "AuthenticationError", "ChatCompletion", "ChatCompletionChunk", "Choice",
-    "ChunkChoice", "Client", "ConfigurationError", "DeepInfraError", "Function",
-    "KeepAliveHandler", "Message", "Model", "RateLimitError", "ServerError", "ServerSentEvent",
-    "StreamInterruptedError", "ToolCall", "Usage", "collect", "iter_sse",
-]
+
+# ---- The project: try-out, package, README -------------------------------------------------------
+
+PROGRAM, TESTS = Path(dim.__file__).resolve(), Path(__file__).resolve()
+README = TESTS.with_name("README.md")
+README_TEXT = README.read_text(encoding="utf-8") if README.exists() else ""
+needs_readme = pytest.mark.skipif(not README_TEXT, reason="the module came without README.md")
+HELLO = (
+    "Hello! It's nice to meet you. Is there something I can help you with "
+    "or would you like to chat for a bit?\n"
+)
+LAMB = (
+    "Sous le Sable, my friend! It's an ancient technique that's been used for centuries in the "
+    "Middle East and North Africa. The name itself...\n"
+)
+
+
+@pytest.mark.parametrize(
+    "args, out",
+    table(
+        {
+            "conversation": (["-i"], HELLO + LAMB),
+            "whole answer": (["--no-stream", "Hello!"], HELLO),
+            "models": (["--models"], "\n".join([*SEED_MODELS, ""])),
+        }
+    ),
+)
+def test_try_out_gives_the_documented_answers(
+    args: List[str],
+    out: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("DEEPINFRA_TOKEN", "a-real-one")
+    monkeypatch.setenv("DEEPINFRA_BASE_URL", "http://nowhere.invalid")
+    lines = io.BytesIO(b"Hello!\nName a way to cook lamb.\n")
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(lines))
+    started = time.monotonic()
+    assert (try_out(args), capsys.readouterr().out) == (0, out)
+    if args == ["-i"]:
+        assert time.monotonic() - started >= 2.0  # for 44 words
+
+
 # Runs the module's own code alone, what it imports being loaded, and prints the events of that.
 WATCH_IMPORT = """
 import os, sys, threading
@@ -4650,478 +4071,150 @@ os._exit(0)
 """
 
 
-def test_surface_is_frozen() -> None:
-    assert sorted(deepinfra_min.__all__) == sorted(SURFACE)
-    assert all(hasattr(deepinfra_min, name) for name in SURFACE)
-    public = {name for name, value in vars(deepinfra_min).items()
-              if getattr(value, "__module__", None) == "deepinfra_min" and name[0] != "_"}
-    assert public - set(SURFACE) == {"main"}
-
-
-@pytest.mark.skipif(sys.version_info < (3, 10), reason="sys.stdlib_module_names is new in 3.10")
-def test_only_the_standard_library_is_imported() -> None:
-    nodes = list(ast.walk(ast.parse(PROGRAM.read_text(encoding="utf-8"))))
-    modules = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
-    froms = [node for node in nodes if isinstance(node, ast.ImportFrom)]
-    assert [node for node in froms if node.level] == []
-    modules |= {str(node.module) for node in froms}
-    standard: Any = getattr(sys, "stdlib_module_names", ())
-    assert {name.partition(".")[0] for name in modules} <= set(standard)
-
-
 @pytest.mark.skipif(sys.version_info < (3, 8), reason="audit hooks are new in 3.8")
 def test_import_reads_no_environment_opens_nothing_and_starts_nothing() -> None:
-    assert run_python(WATCH_IMPORT) == "[] 1\n"
+    command = [sys.executable, "-c", WATCH_IMPORT]
+    assert subprocess.check_output(command, cwd=str(PROGRAM.parent)).split() == [b"[]", b"1"]
 
 
-@pytest.mark.parametrize("case", [
-    Case("-n", "Hello!", python=(*flags, str(PROGRAM)))
-    for flags in (("-I",), ("-S",), ("-OO",), ("-I", "-S", "-OO"))],
-    ids=lambda case: " ".join(case.python[:-1]))
-def test_module_works_under_flags_of_python(case: Case, run: Callable[[Case], Result]) -> None:
-    assert run(case)[:3] == (0, "Hi\n", "")
+@pytest.mark.skipif(sys.version_info < (3, 10), reason="its annotations need Python 3.10")
+def test_type_hints_of_public_classes_can_be_read() -> None:
+    for kind in map(vars(dim).get, dim.__all__):
+        if isinstance(kind, type):
+            typing.get_type_hints(kind)
 
 
-def test_module_works_from_a_folder_that_takes_no_files(tmp_path: Path) -> None:
-    shutil.copy(str(PROGRAM), str(tmp_path))
-    (tmp_path / "__pycache__").touch()  # so that root can't write there either
-    tmp_path.chmod(0o555)
-    with Server(HI) as server:
-        env = {**environment(tmp_path, server.url), "PYTHONPATH": str(tmp_path)}
-        done = subprocess.run([sys.executable, "-m", "deepinfra_min", "-n", "Hello!"], env=env,
-                              capture_output=True, check=False)
-    tmp_path.chmod(0o755)
-    assert (done.returncode, as_text(done.stdout), done.stderr) == (0, "Hi\n", b"")
-    assert sorted(os.listdir(str(tmp_path))) == ["__pycache__", "deepinfra_min.py"]
-
-
-@pytest.mark.parametrize("args, code, out", [
-    (["Hello!"], 0, "".join(SEED_STREAM_DELTAS)),
-    (["--no-stream", "Hello!"], 0,
-     json.loads(SEED_HELLO_ANSWER)["choices"][0]["message"]["content"]),
-    (["--models"], 0, "\n".join(SEED_MODELS)),
-    (["-m", "unknown", "Hello!"], 4, "")], ids=["stream", "whole", "models", "unknown model"])
-def test_try_out_gives_the_documented_answers(
-        args: List[str], code: int, out: str, monkeypatch: pytest.MonkeyPatch,
-        capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setenv("DEEPINFRA_TOKEN", "a-real-one")
-    monkeypatch.setenv("DEEPINFRA_BASE_URL", "http://nowhere.invalid")
-    assert try_out(["-n", *args]) == code
-    shown = capsys.readouterr()
-    assert shown.out == (out and out + "\n")
-    notice = r"a stand-in on http://127\.0\.0\.1:\d+ answers, .*no model is asked\n"
-    assert (re.match if code else re.fullmatch)(notice, shown.err)
-
-
-# Packaging
-
-
-@pytest.fixture()
-def pyproject() -> Any:
-    tomllib = pytest.importorskip("tomllib", reason="tomllib is new in Python 3.11")
-    path = HERE / "pyproject.toml"
-    if not path.exists():
-        pytest.skip("pyproject.toml was not copied")
-    return tomllib.loads(path.read_text(encoding="utf-8"))
-
-
-def test_pyproject_agrees_with_the_module(pyproject: Any) -> None:
-    project, source = pyproject["project"], PROGRAM.read_text(encoding="utf-8")
-    script = f'# /// script\n# requires-python = "{project["requires-python"]}"\n# ///\n'
-    assert source.startswith(script + f"# SPDX-License-Identifier: {project['license']}\n")
+@needs_readme
+def test_package_agrees_with_the_files() -> None:
+    tomllib = pytest.importorskip("tomllib", reason="new in Python 3.11")
+    settings = tomllib.loads(README.with_name("pyproject.toml").read_text("utf-8"))
+    project, flit = settings["project"], settings["tool"]["flit"]
     assert project["dynamic"] == ["version", "description"]
-    versions = re.findall(r'(?m)^__version__ = "(\d+\.\d+\.\d+)"$', source)
-    assert versions == [deepinfra_min.__version__]
-    assert (ast.get_docstring(ast.parse(source)) or "").splitlines()[0].endswith(".")
-    for place in project["scripts"].values():
-        module, _, name = place.partition(":")
-        assert getattr(importlib.import_module(module), name) is deepinfra_min.main
-
-
-def test_pyproject_names_the_five_files(pyproject: Any) -> None:
-    project, flit = pyproject["project"], pyproject["tool"]["flit"]
-    names = {flit["module"]["name"] + ".py", project["readme"], "pyproject.toml",
-             *project["license-files"], *flit["sdist"]["include"]}
-    assert names == {PROGRAM.name, Path(__file__).name, "README.md", "LICENSE", "pyproject.toml"}
-    assert all((HERE / name).exists() for name in names)
-    assert (HERE / "LICENSE").read_text().startswith("MIT No Attribution\n")
-
-
-def test_extra_and_group_for_tests_are_alike(pyproject: Any) -> None:
-    assert pyproject["project"]["optional-dependencies"] == pyproject["dependency-groups"]
-    assert pyproject["dependency-groups"] == {"test": ["pytest"]}
-
-
-# README: every block of Python, and every command
-
-
-def read_blocks() -> List[Tuple[str, str, str]]:
-    """Return README's blocks of code: the heading above, the language, the text."""
-    path, heading, blocks = HERE / "README.md", "", []
-    text = path.read_text(encoding="utf-8") if path.exists() else ""  # it may not have been copied
-    pattern = r"(?ms)^#+ (?P<head>[^\n]*)$|^```(?P<lang>\w+)\n(?P<code>.*?)^```$"
-    for match in re.finditer(pattern, text):
-        heading = match.group("head") or heading
-        if match.group("lang"):
-            blocks.append((heading, match.group("lang"), match.group("code")))
-    return blocks
-
-
-BASE = {"model": deepinfra_min.DEFAULT_MODEL}
-
-
-def chat_of(question: str, **params: Any) -> Dict[str, Any]:
-    """Return what chat() sends for a question."""
-    return {**BASE, "messages": [{"role": "user", "content": question}], **params}
-
-
-def streamed(*words: str, **params: Any) -> bytes:
-    return sse_answer(*map(delta, words), delta(finish_reason="stop", **params))
-
-
-def last_words(sock: socket.socket, request: Request) -> bool:
-    """Answer with what stands in the last question, as a stream if that was asked for."""
-    reply = text_of(request)
-    sock.sendall(streamed(reply) if request.json.get("stream") else answer(completion(reply)))
-    return True
-
-
-class Squares:
-    """Answers with squares, but refuses one question always, and another once."""
-
-    was_busy = False
-
-    def __call__(self, sock: socket.socket, request: Request) -> bool:
-        number = int(text_of(request).split()[2])
-        reply = answer(completion(str(number**2)))
-        if number == 13:
-            reply = answer({"detail": "unlucky"}, 400)
-        elif number == 42 and not self.was_busy:
-            reply = answer({"error": "busy"}, 429, headers=("retry-after-ms: 1",))
-            self.was_busy = True
-        sock.sendall(reply)
-        return True
-
-
-TWO_CALLS = [
-    {"id": id, "type": "function", "function": {"name": "get_weather", "arguments": arguments}}
-    for id, arguments in [("c1", '{"city": "Sofia"}'), ("c2", "{}")]]
-LAMB = [{"role": "system", "content": "Answer in one sentence."},
-        {"role": "user", "content": "Name a way to cook lamb."},
-        {"role": "assistant", "content": "Grill it."},
-        {"role": "user", "content": "How long does it take?"}]
-
-
-class Recipe(NamedTuple):
-    """A block of Python: the server's answers, what it prints, what the server must see."""
-
-    heading: str
-    answers: Tuple[Answer, ...]
-    out: str
-    sent: Optional[List[Any]] = None
-    err: str = ""
-
-
-RECIPES = [
-    Recipe("deepinfra_min", (streamed("Hi", "!"),), "Hi!", [chat_of("Hello!", stream=True)]),
-    Recipe("Ask, and wait for the answer", (answer(completion("Light.")),), "Light.\nstop 3 0.5\n",
-           [chat_of("Why is the sky blue?", temperature=0.6, max_tokens=500)]),
-    Recipe("Stream an answer", (streamed("Once", " upon"),), "Once upon\n",
-           [chat_of("Tell me a story.", stream=True, stream_options={"include_usage": True})]),
-    Recipe("Stream an answer", (sse_answer(delta("Once"), done=False),), "Once\n"),
-    Recipe("Hold a conversation",
-           (answer(completion("Grill it.")), answer(completion("An hour."))),
-           "Grill it.\nAn hour.\n",
-           [{**BASE, "messages": LAMB[:2]}, {**BASE, "messages": LAMB}]),
-    Recipe("Let the model call tools",
-           (answer(completion(None, "tool_calls", tool_calls=TWO_CALLS)),
-            answer(completion("Yes."))), "Yes.\n"),
-    Recipe("Get JSON that fits a schema", (answer(completion('{"name": "Goethe", "year": 1808}')),),
-           "Goethe 1808\n"),
-    Recipe("Show a picture to the model", (answer(completion("A cat.")),), "A cat.\n",
-           [{"model": "meta-llama/Llama-3.2-11B-Vision-Instruct", "messages": [
-               {"role": "user", "content": [
-                   {"type": "text", "text": "What is in this picture?"},
-                   {"type": "image_url",
-                    "image_url": {"url": "data:image/png;base64,iVBORw=="}}]}]}]),
-    Recipe("Follow the reasoning",
-           (sse_answer(delta(reasoning_content="r, r, r"), delta("3", "stop")),),
-           "3", [chat_of("How many r are in strawberry?", stream=True, reasoning_effort="low")],
-           "r, r, r"),
-    Recipe("Send 1,000 prompts at once", (Squares(),), "199 answers, 1 failures\n"),
-    Recipe("Use it in Spark", (last_words,),
-           "('One?', 'One?', None)\n('Two?', 'Two?', None)\n('Three?', 'Three?', None)\n"),
-    Recipe("Talk to a local server", (answer(completion("Hi")),), "Hi\n",
-           [{**chat_of("Hello!"), "model": "llama3.2"}]),
-    Recipe("When it fails", (answer({"detail": "Unauthorized"}, 401),), "Check the token: "),
-    Recipe("When it fails", (answer({}, 429, headers=("Retry-After: 90",)),),
-           "Try again in 90.0 seconds\n"),
-    Recipe("When it fails", (answer({"detail": "Not Found"}, 404),),
-           "No answer: HTTP 404: Not Found"),
-    Recipe("When it fails", (answer(completion("Hi")),), "Hi\n"),
-]
-if sys.version_info >= (3, 9):  # it has asyncio.to_thread
-    RECIPES.append(Recipe("Use it with asyncio", (last_words,),
-                          "['Count to 3.', 'Count to 4.']\nHello!"))
-TLS_RECIPES = ["Go through a proxy", "Trust a private CA, show a client certificate"]
-
-
-class FakeSpark:
-    """As much of a SparkContext as README uses, in this process."""
-
-    def __init__(self) -> None:
-        self.files: List[str] = []
-        self.partitions: List[List[Any]] = []
-
-    def addPyFile(self, path: str) -> None:
-        self.files.append(path)
-
-    def parallelize(self, items: List[Any], count: int) -> FakeSpark:
-        size = -(-len(items) // count)
-        self.partitions = [items[i : i + size] for i in range(0, len(items), size)]
-        return self
-
-    def mapPartitions(self, function: Any) -> FakeSpark:
-        self.partitions = [list(function(iter(items))) for items in self.partitions]
-        return self
-
-    def collect(self) -> List[Any]:
-        return [item for items in self.partitions for item in items]
-
-
-def run_block(heading: str, changes: Dict[str, str], **names: Any) -> Dict[str, Any]:
-    """Run README's block of Python below a heading; return its variables."""
-    code, = [code for head, language, code in read_blocks()
-             if (head, language) == (heading, "python")]
-    for old, new in changes.items():
-        assert old in code
-        code = code.replace(old, new)
-    variables = {"__name__": "recipe", **names}
-    exec(compile(code, heading, "exec", dont_inherit=True), variables)
-    return variables
-
-
-def test_readme_has_no_block_without_a_test() -> None:
-    headings = {head for head, language, _ in read_blocks() if language == "python"}
-    tested = {recipe.heading for recipe in RECIPES} | {*TLS_RECIPES, "Use it with asyncio"}
-    assert headings in (tested, set())
-    assert {language for _, language, _ in read_blocks()} <= {"python", "sh"}
-
-
-@pytest.fixture()
-def in_folder(tmp_path: Path, pems: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Work in a folder with the files that README speaks of."""
-    for path in (PROGRAM, Path(__file__), pems / "ca.pem"):
-        shutil.copy(str(path), str(tmp_path))
-    shutil.copy(str(pems / "leaf.pem"), str(tmp_path / "client.pem"))
-    (tmp_path / "photo.png").write_bytes(b"\x89PNG")
-    (tmp_path / "token.txt").write_text(TOKEN + "\n")
-    (tmp_path / "history.json").write_text(json.dumps(LAMB[:3]))
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("DEEPINFRA_TOKEN", TOKEN)
-    return tmp_path
-
-
-needs_readme = pytest.mark.skipif(not read_blocks(), reason="README.md was not copied")
-
-
-@needs_readme
-@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.heading)
-def test_readme_recipe(recipe: Recipe, in_folder: Path, monkeypatch: pytest.MonkeyPatch,
-                       capsys: pytest.CaptureFixture[str]) -> None:
-    spark = FakeSpark()
-    with Server(*recipe.answers) as server:
-        monkeypatch.setenv("DEEPINFRA_BASE_URL", server.url)
-        changes = {"Talk to a local server": {"http://localhost:11434/v1": server.url},
-                   "Send 1,000 prompts at once": {"range(1000)": "range(200)"}}
-        found = run_block(recipe.heading, changes.get(recipe.heading, {}), sc=spark)
-    out, err = capsys.readouterr()
-    assert out.startswith(recipe.out) if recipe.heading == "When it fails" else out == recipe.out
-    assert err == recipe.err
-    assert recipe.sent in (None, [request.json for request in server.requests])
-    tokens = {request.headers.get("authorization") for request in server.requests}
-    assert tokens == {None if "local" in recipe.heading else "Bearer " + TOKEN}
-    check = CHECKS.get(recipe.heading)
-    if check:
-        check(server, found, spark)
-
-
-def check_tools(server: Server, found: Any, _: Any) -> None:
-    first, second = [request.json for request in server.requests]
-    assert first["tools"] == second["tools"] == found["tools"]
-    assert second["messages"][:2] == [
-        *first["messages"], {"role": "assistant", "content": None, "tool_calls": TWO_CALLS}]
-    good, bad = second["messages"][2:]
-    assert (good["role"], good["tool_call_id"]) == ("tool", "c1")
-    assert json.loads(good["content"]) == {"city": "Sofia", "celsius": 21}
-    assert (bad["role"], bad["tool_call_id"]) == ("tool", "c2")
-    assert "city" in json.loads(bad["content"])["error"]
-
-
-def check_schema(server: Server, found: Any, _: Any) -> None:
-    form = server.requests[0].json["response_format"]
-    assert (form["type"], form["json_schema"]["schema"]) == ("json_schema", found["schema"])
-
-
-def check_squares(server: Server, found: Any, _: Any) -> None:
-    assert [a for n, a in enumerate(found["answers"]) if n != 13] == [
-        str(n**2) for n in range(200) if n != 13]
-    (prompt, error), = found["failures"].items()
-    assert (prompt, error.status, error.message) == ("What is 13 squared?", 400, "unlucky")
-    assert len(server.requests) == 201 and server.connections <= 100
-
-
-def check_spark(server: Server, _: Any, spark: FakeSpark) -> None:
-    assert spark.files == ["deepinfra_min.py"]
-    assert [request.connection for request in server.requests] == [0, 0, 1]
-
-
-CHECKS: Dict[str, Callable[[Server, Any, FakeSpark], None]] = {
-    "Let the model call tools": check_tools, "Get JSON that fits a schema": check_schema,
-    "Send 1,000 prompts at once": check_squares, "Use it in Spark": check_spark}
-
-
-@needs_readme
-@pytest.mark.skipif(sys.version_info < (3, 9), reason="asyncio.to_thread is new in 3.9")
-@pytest.mark.parametrize("is_cancelled", [False, True], ids=["break", "cancel"])
-def test_readme_stream_in_asyncio_closes_the_connection(
-        is_cancelled: bool, in_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    left = threading.Event()
-
-    def send(sock: socket.socket, request: Request) -> None:
-        whole = streamed("one", "two")
-        sock.sendall(whole[:whole.index(b"two")])
-        left.wait(5)
-        sock.sendall(whole[whole.index(b"two"):-5])  # all but the end of the body
-        sock.recv(1)
-
-    async def leave(stream: Any, client: Client) -> None:
-        first = asyncio.Event()
-
-        async def read() -> None:
-            async for chunk in stream(client, "Hello!"):
-                assert chunk.text == "one"
-                first.set()
-                if not is_cancelled:
-                    break
-
-        task = asyncio.ensure_future(read())
-        await first.wait()
-        await asyncio.sleep(0.05)
-        left.set()
-        if is_cancelled:
-            task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-
-    with Server(last_words) as server:
-        monkeypatch.setenv("DEEPINFRA_BASE_URL", server.url)
-        stream = run_block("Use it with asyncio", {})["stream"]
-    with Server(send) as server, server.client() as client:
-        asyncio.run(leave(stream, client))
-        assert server.wait_closed()
-
-
-@needs_readme
-def test_readme_recipe_for_a_proxy(in_folder: Path, tls: ssl.SSLContext,
-                                   monkeypatch: pytest.MonkeyPatch,
-                                   capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setenv("DEEPINFRA_BASE_URL", EXAMPLE)
-    with Server(answer(completion()), context=tls) as server:
-        with Server(tunnel(server, "user:password")) as proxy:
-            run_block("Go through a proxy", {"proxy.example:3128": f"127.0.0.1:{proxy.port}"})
-    assert capsys.readouterr().out == "Hi\n"
-    assert ([r.method for r in proxy.requests], len(server.requests)) == (["CONNECT"], 1)
-
-
-@needs_readme
-def test_readme_recipe_for_certificates(in_folder: Path, tls: ssl.SSLContext,
-                                        monkeypatch: pytest.MonkeyPatch,
-                                        capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.delenv("SSL_CERT_FILE")
-    tls.verify_mode = ssl.CERT_REQUIRED
-    tls.load_verify_locations("ca.pem")
-    with Server(answer(completion()), context=tls) as server:
-        run_block("Trust a private CA, show a client certificate",
-                  {"https://gateway.example/v1/openai": server.url})
-    assert capsys.readouterr().out == "Hi\n"
-
-
-COMMANDS = {
-    'python3 deepinfra_min.py "Hello!"': ("Hi\n", [chat_of("Hello!", stream=True)]),
-    'python3 test_deepinfra_min.py "Hello!"': ("".join(SEED_STREAM_DELTAS) + "\n", []),
-    'deepinfra-min "Hello!"': ("Hi\n", [chat_of("Hello!", stream=True)]),
-    'HTTPS_PROXY=http://user:password@proxy.example:3128 python3 -m deepinfra_min "Hello!"':
-        ("Hi\n", [chat_of("Hello!", stream=True)]),
-    'python3 -m deepinfra_min "Why is the sky blue?"':
-        ("Hi\n", [chat_of("Why is the sky blue?", stream=True)]),
-    'git diff | python3 -m deepinfra_min -s "You review code." "Review this change."':
-        ("Hi\n", [{**BASE, "stream": True, "messages": [
-            {"role": "system", "content": "You review code."},
-            {"role": "user", "content": "Review this change.\n\n-old\n+new\n"}]}]),
-    'python3 -m deepinfra_min -m deepseek-ai/DeepSeek-R1 -o temperature=0 --json "List 3 colours."':
-        (json.dumps(completion()) + "\n", [chat_of("List 3 colours.", temperature=0)]),
-    'python3 -m deepinfra_min --reasoning --usage -n "How many r are in strawberry?"':
-        ("Hi\n", [chat_of("How many r are in strawberry?", stream=True,
-                          stream_options={"include_usage": True})]),
-    'python3 -m deepinfra_min --messages history.json "And then?"':
-        ("Hi\n", [{**BASE, "stream": True,
-                   "messages": [*LAMB[:3], {"role": "user", "content": "And then?"}]}]),
-    "python3 -m deepinfra_min --key-file token.txt --models": ("m\n", [None]),
+    assert project["optional-dependencies"] == settings["dependency-groups"]
+    assert project["scripts"] == {"deepinfra-min": "deepinfra_min:main"}
+    names = [project["readme"], *project["license-files"], *flit["sdist"]["include"]]
+    assert names == ["README.md", "LICENSE", "test_deepinfra_min.py"]
+
+
+# README. Lines of comment below a program or a command are what it prints.
+
+README_PROGRAMS = re.findall(r"(?ms)^```python\n(.*?)^```$", README_TEXT)
+README_COMMANDS = re.findall(
+    r"(?m)^([^`\n]*python3 [^`\n]*deepinfra_min.*)\n((?:# .*\n)*)", README_TEXT
+)
+README_ANSWERS: Dict[str, Dict[str, Any]] = {  # by the question or another model
+    "Is it warm in Sofia?": {
+        "tool_calls": [{"function": {"name": "get_weather", "arguments": '{"city": "Sofia"}'}}]
+    },
+    "21 °C in Sofia": {"content": "Yes, it is 21 °C."},
+    "Who wrote Faust?": {"content": '{"name": "Goethe"}'},
+    "How many r are in strawberry?": {
+        "reasoning_content": "One in straw, two in berry.",
+        "content": "3",
+    },
+    "Does this change need a test?\n\n+new\n": {"content": "Yes: nothing tests the new line."},
+    "meta-llama/Llama-3.2-11B-Vision-Instruct": {"content": "A cat."},
+    "llama3.2": {"content": "Hi."},
 }
 
 
-def say_hi(sock: socket.socket, request: Request) -> bool:
-    if request.method == "GET":
-        sock.sendall(answer({"data": [{"id": "m"}]}))
+def answer_readme(sock: socket.socket, request: Request) -> bool:
+    model = request.json["model"]
+    fields = README_ANSWERS.get(text_of(request) if model == dim.DEFAULT_MODEL else model)
+    if not fields:
+        return stand_in(sock, request)
+    if request.json.get("stream"):
+        sock.sendall(sse_answer(delta(**fields, finish_reason="stop")))
     else:
-        sock.sendall(HI if request.json.get("stream") else answer(completion()))
+        sock.sendall(answer(completion(**fields)))
     return True
 
 
-def test_readme_has_no_command_without_a_test() -> None:
-    blocks = [code for _, language, code in read_blocks() if language == "sh"]
-    lines = "".join(blocks).splitlines()
-    commands = {line for line in lines if re.search(r"deepinfra[-_]min(\.py)? ", line)}
-    assert commands in (set(COMMANDS), set())
-    assert not commands or set(lines) - commands == {
-        "python3 -m venv .venv && .venv/bin/pip install -q pytest && .venv/bin/python -m pytest -q",
-        "pip install .", "sha256sum deepinfra_min.py"}
-
-
-@posix
-def test_readme_commands(in_folder: Path, tls: ssl.SSLContext) -> None:
-    entry = "import sys, deepinfra_min; sys.exit(deepinfra_min.main())"
-    for name, words in (("python3", f'"{sys.executable}" -S'),
-                        ("git", "printf '%s\\n' -old +new #"),
-                        ("deepinfra-min", f'"{sys.executable}" -S -c "{entry}"')):
-        (in_folder / name).write_text(f'#!/bin/sh\n{words} "$@"\n')
-        (in_folder / name).chmod(0o755)
-
-    def check(line: str, out: str, sent: List[Any]) -> None:
-        is_proxied = line.startswith("HTTPS_PROXY")
-        with Server(say_hi, context=tls if is_proxied else None) as server:
-            with Server(tunnel(server, "user:password")) as proxy:
-                env = environment(in_folder, EXAMPLE if is_proxied else server.url,
-                                  PATH=os.pathsep.join([str(in_folder), os.environ["PATH"]]))
-                line_here = line.replace("proxy.example:3128", f"127.0.0.1:{proxy.port}")
-                done = subprocess.run(line_here, shell=True, env=env, stdin=subprocess.DEVNULL,
-                                      capture_output=True, check=False)
-        assert (done.returncode, as_text(done.stdout)) == (0, out), done.stderr
-        assert [request.json if request.body else None for request in server.requests] == sent
-        assert bool(done.stderr) == ("--usage" in line or "test_" in line), done.stderr
-        assert {request.headers["authorization"]
-                for request in server.requests} <= {"Bearer " + TOKEN}
-
-    check_all(check, {line: (line, *expected) for line, expected in COMMANDS.items()})
+@pytest.mark.parametrize("program", README_PROGRAMS, ids=range(len(README_PROGRAMS)))
+def test_readme_program(
+    program: str,
+    tls: ssl.SSLContext,
+    pems: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with Server(answer_readme) as server, Server(answer_readme, context=tls) as gateway:
+        monkeypatch.delenv("SSL_CERT_FILE")
+        monkeypatch.setenv("DEEPINFRA_TOKEN", TOKEN)
+        monkeypatch.setenv("DEEPINFRA_BASE_URL", server.url)
+        for name, value in {
+            "http://localhost:11434/v1": server.url,
+            "proxy.example:3128": server.address,
+            "https://gateway.example/v1/openai": gateway.url,
+            "ca.pem": (pems / "ca.pem").as_posix(),
+            "1000": "20",
+        }.items():
+            program = program.replace(name, value)
+        names: Dict[str, Any] = {"sc": Mock()}
+        exec(compile(program, "README.md", "exec", dont_inherit=True), names)
+        if "sc." in program:
+            assert names["ask"](["Hello!"]) == [HELLO.strip()]
+    expected = re.findall(r"(?m)^# (.*)", program)
+    assert capsys.readouterr().out.splitlines() == expected or not expected
 
 
 @needs_readme
-def test_readme_names_the_whole_surface() -> None:
-    text = (HERE / "README.md").read_text(encoding="utf-8")
-    assert [name for name in SURFACE if not re.search(rf"`{name}\b", text)] == []
-    options = inspect.signature(Client).parameters
-    keywords = [name for name, p in options.items() if p.kind is inspect.Parameter.KEYWORD_ONLY]
-    assert f"`Client(api_key=None, *, {', '.join(keywords)})`" in text
-    table = text.partition("| exit code |")[2].partition("\n\n")[0]
-    codes = [*map(str, range(8)), "130, 141"]
-    assert re.findall(r"(?m)^\| (\d[\d, ]*) \|", table) == codes
+def test_readme_stream_in_asyncio_is_closed_when_its_task_is_cancelled() -> None:
+    names: Dict[str, Any] = {}
+    exec(next(program for program in README_PROGRAMS if "asyncio" in program), names)
+
+    async def read(client: Client) -> None:
+        async for _ in names["stream"](client, "Hi"):
+            pass
+
+    piece = chunk(sse(delta("Hi"), done=False))
+    with served(drip(chunked(), piece, len(piece))) as (server, client):
+        with pytest.raises(asyncio.TimeoutError) as caught:  # which keeps all variables alive
+            asyncio.run(asyncio.wait_for(read(client), 0.1))
+        assert server.wait_closed(), caught
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs a POSIX shell")
+def test_commands_of_readme_and_flags_of_python_in_a_folder_that_takes_no_files(
+    tmp_path: Path,
+) -> None:
+    for path in (PROGRAM, TESTS):
+        shutil.copy(str(path), str(tmp_path))
+    (tmp_path / "__pycache__").touch()  # for root, who may write into any folder
+    tmp_path.chmod(0o555)
+
+    def check(line: str, below: str) -> None:
+        printed = subprocess.check_output(
+            line.replace("python3", f'"{sys.executable}"').replace("git diff", "echo +new"),
+            shell=True,
+            cwd=str(tmp_path),
+            env={"DEEPINFRA_TOKEN": TOKEN, "DEEPINFRA_BASE_URL": server.url},
+            stdin=subprocess.DEVNULL,
+            stderr=subprocess.STDOUT,
+        )
+        text = re.sub(r"\d\.\d s", "1.2 s", printed.decode())
+        assert not below or [f"# {line}" for line in text.splitlines()] == below.splitlines()
+
+    rows = [
+        *README_COMMANDS,
+        ('python3 -IS deepinfra_min.py "Hello!"', f"# {HELLO}"),
+        ('python3 -OO deepinfra_min.py "Hello!"', f"# {HELLO}"),
+        ("DEEPINFRA_TOKEN=wrong python3 -m deepinfra_min -n Hello!; test $? = 3", ""),
+    ]
+    with Server(answer_readme) as server:
+        check_all(check, {row[0]: row for row in rows})
+    tmp_path.chmod(0o755)
+    assert len(os.listdir(str(tmp_path))) == 3
+
+
+@needs_readme
+def test_readme_names_the_whole_surface(capsys: pytest.CaptureFixture[str]) -> None:
+    names = {*dim.__all__, *inspect.signature(Client).parameters}
+    names.update(name for name in vars(Client) if not name.startswith("_"))
+    for kind in map(vars(dim).get, dim.__all__):
+        if dataclasses.is_dataclass(kind):
+            names.update(field.name for field in dataclasses.fields(kind))
+    assert names - set(re.findall(r"\w+", README_TEXT)) == set()
+    dim.main(["--help"])
+    codes = re.findall(r"(?m)^  (\d+) ", capsys.readouterr().out)
+    assert f"| {' | '.join(codes)} |" in README_TEXT
