@@ -46,14 +46,14 @@ except ImportError:  # a Python built without it still reaches a local server
 
 TYPE_CHECKING = False  # importing typing takes longer than this module's own code
 if TYPE_CHECKING:
-    from typing import Any, NoReturn, TypeVar
+    from typing import Any, TypeVar
 
     T = TypeVar("T")
     _Object = dict[str, Any]  # a JSON object
     Messages = str | Iterable[Mapping[str, Any] | "Message"]
     _Parse = Callable[[_Object], T]
 else:
-    Any = Messages = NoReturn = T = object  # so that typing.get_type_hints() finds the names
+    Any = Messages = T = object  # typing.get_type_hints() looks for these names
 
 __all__ = [
     "DEFAULT_BASE_URL",
@@ -89,9 +89,8 @@ DEFAULT_MODEL = "deepseek-ai/DeepSeek-R1"
 
 _MIB = 1024 * 1024
 _MAX_BODY = 64 * _MIB  # of a body, or of an event of a stream
-_MAX_ERROR_BODY = _MIB
-_MAX_ITEMS = 10_000  # of a list of objects: {} takes 3 bytes as JSON and 400 as an object
-_decode_json = json.JSONDecoder().decode  # json.loads() takes longer for each chunk
+_MAX_ITEMS = 10_000  # of a list: `{}` is 3 bytes of JSON, but 400 as an object
+_decode_json = json.JSONDecoder().decode  # json.loads() takes longer, for each chunk
 _TOKEN_HINT = "set DEEPINFRA_TOKEN to a token from https://deepinfra.com/dash/api_keys"
 
 
@@ -220,14 +219,9 @@ _STATUS_HINTS = {
     429: "send fewer requests at once, or raise max_retries= or --retries",
     501: "the server can't do this: check the base URL and the model",
 }
-_HTML_PAGE = "an HTML page"
 
 
-def _api_error(
-    text: str,
-    status: int | None,
-    exchange: _Exchange,
-) -> APIError:
+def _api_error(text: str, status: int | None, exchange: _Exchange) -> APIError:
     """Return the error for the text of an error payload; inside a 200, `status` is None."""
     text = exchange.mask(text[:_MIB])
     try:
@@ -266,7 +260,8 @@ def _status_hint(error: APIError, token_source: str) -> str:
         return _TOKEN_HINT
     if error.retry_after and error.retry_after > _MAX_WAIT:
         return f"the server asks to wait {error.retry_after:.0f} s"
-    if error.message.startswith(_HTML_PAGE) and status < 500:
+    is_html = isinstance(error.body, str) and error.body.lstrip().startswith("<")
+    if is_html and status in (400, 404, 405, 422):
         return "a proxy or gateway answered, not the API: check the base URL"
     if status // 100 == 3:
         return "redirects are refused: set the base URL to where the API is"
@@ -294,7 +289,7 @@ def _human_message(payload: Any) -> str:
     if not text.startswith("<"):
         return _clean(text)
     title = re.search(r"(?i)<title[^>]*>\s*([^<\s][^<]*)", text[:10_000])
-    return _clean(f"{_HTML_PAGE}: {title.group(1)}") if title else _HTML_PAGE
+    return _clean(f"an HTML page: {title.group(1)}") if title else "an HTML page"
 
 
 def _validation_message(item: Any) -> str:
@@ -324,9 +319,10 @@ def _parse_retry_after(value: str) -> float | None:
 
 
 # ---- Data ----------------------------------------------------------------------------------------
-# Each `_parse` builds its class from a JSON object; missing and null fields keep their defaults.
+# Each `_parse` builds its class from a JSON object. Missing and null fields keep their defaults;
+# fields that the client works with have their shape checked, the others pass as they came.
 
-# The original JSON object; repr and == ignore it.
+# `raw` is the original JSON object; repr and == ignore it. Classes may share a dataclasses field.
 _RAW: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
 
@@ -552,21 +548,12 @@ class ServerSentEvent:
 
 
 class _ShapeError(Exception):
-    """JSON of a wrong shape. `args` are the problem and the names of the levels that lead to it."""
-
-    def put_within(self, name: str) -> None:
-        problem, *names = self.args
-        self.args = (problem, name, *names)
-
-    def __str__(self) -> str:
-        problem, *names = self.args
-        place = ".".join(names)
-        return f"{place}: {problem}" if place else problem
+    """JSON of another shape than the API promises; the message begins with the place."""
 
 
-def _wrong_shape(value: Any, shape: type, *names: str) -> _ShapeError:
+def _wrong_shape(place: str, value: Any, shape: type) -> _ShapeError:
     shapes = {dict: "an object", list: "an array", str: "a string", int: "an integer"}
-    return _ShapeError(f"expected {shapes[shape]}, got {type(value).__name__}", *names)
+    return _ShapeError(f"{place}: expected {shapes[shape]}, got {type(value).__name__}")
 
 
 def _get(raw: _Object, name: str, shape: type) -> Any:
@@ -574,7 +561,7 @@ def _get(raw: _Object, name: str, shape: type) -> Any:
     value = raw.get(name)
     if value is None or isinstance(value, shape):
         return value
-    raise _wrong_shape(value, shape, name)
+    raise _wrong_shape(name, value, shape)
 
 
 def _get_object(raw: _Object, name: str, parse: _Parse[T]) -> T | None:
@@ -583,12 +570,11 @@ def _get_object(raw: _Object, name: str, parse: _Parse[T]) -> T | None:
     if value is None:
         return None
     if not isinstance(value, dict):
-        raise _wrong_shape(value, dict, name)
+        raise _wrong_shape(name, value, dict)
     try:
         return parse(value)
     except _ShapeError as error:
-        error.put_within(name)
-        raise
+        raise _ShapeError(f"{name}.{error}") from None
 
 
 def _get_list(raw: _Object, name: str, parse: _Parse[T]) -> tuple[T, ...]:
@@ -597,18 +583,17 @@ def _get_list(raw: _Object, name: str, parse: _Parse[T]) -> tuple[T, ...]:
     if items is None:
         return ()
     if not isinstance(items, list):
-        raise _wrong_shape(items, list, name)
+        raise _wrong_shape(name, items, list)
     if len(items) > _MAX_ITEMS:
-        raise _ShapeError(f"more than {_MAX_ITEMS} items", name)
+        raise _ShapeError(f"{name}: more than {_MAX_ITEMS} items")
     parsed: list[T] = []
-    try:
-        for item in items:
-            if not isinstance(item, dict):
-                raise _wrong_shape(item, dict)
+    for item in items:
+        if not isinstance(item, dict):
+            raise _wrong_shape(f"{name}[{len(parsed)}]", item, dict)
+        try:
             parsed.append(parse(item))
-    except _ShapeError as error:
-        error.put_within(f"{name}[{len(parsed)}]")
-        raise
+        except _ShapeError as error:
+            raise _ShapeError(f"{name}[{len(parsed)}].{error}") from None
     return tuple(parsed)
 
 
@@ -621,18 +606,19 @@ def _first_choice(choices: Iterable[Any]) -> Any:
 
 
 def _to_json(value: Any) -> _Object:
-    """Return what json.dumps() can't write, one of our objects or a mapping, as a dict."""
+    """Return a dict for what json.dumps() can't encode: one of our objects, or a mapping."""
     if isinstance(value, (Message, ToolCall, Function)):
-        return _list_fields(value)
+        return _to_dict(value)
     if isinstance(value, Mapping):
         return dict(value)
     raise TypeError(f"{type(value).__name__} can't be sent as JSON")
 
 
-def _list_fields(value: Any) -> _Object:
-    """Return what an object holds, under the API's names, with fields that we don't know.
+def _to_dict(value: Any) -> _Object:
+    """Return the fields of an object, with those of its `raw` that the class doesn't know.
 
-    `content` is there even if it is null, since the API wants it so; other fields if they are not.
+    Null and empty fields are left out, except `content`, which the API requires; so is `index`,
+    which a tool call has only in a stream.
     """
     named = {**value.raw, **vars(value)}
     del named["raw"]
@@ -647,15 +633,21 @@ def _list_fields(value: Any) -> _Object:
 
 
 class Client:
-    """A client of one API. Threads may share it; it may be forked and pickled (with its token).
+    """A client of one API. Threads may share it. It may be forked, and pickled (with its token).
 
-    `api_key` is the token, else DEEPINFRA_TOKEN, DEEPINFRA_API_KEY or DEEPINFRA_API_TOKEN; `""`
-    sends none. `base_url`: else DEEPINFRA_BASE_URL, else DEFAULT_BASE_URL. In seconds, None for no
-    limit: `connect_timeout` for each of TCP, proxy and TLS; `timeout` for silence; `deadline` for a
-    call with its retries, and for a stream to its last event. `max_retries`: further attempts,
-    where they are safe. `headers` go out with every request. `ssl_context`: for a private CA or a
-    client certificate. `proxy`: `http://[user:password@]host[:port]`, `""` for none, None for what
-    HTTPS_PROXY, HTTP_PROXY and NO_PROXY say. Raises ConfigurationError.
+    `api_key`: the token; defaults to DEEPINFRA_TOKEN, DEEPINFRA_API_KEY or DEEPINFRA_API_TOKEN;
+        `""` sends none.
+    `base_url`: defaults to DEEPINFRA_BASE_URL, then to DEFAULT_BASE_URL.
+    `timeout`: seconds of silence, None for no limit, as for the next two.
+    `connect_timeout`: seconds for TCP (for each address of the host), for a proxy and for TLS.
+    `deadline`: seconds for a call with its retries, and for a stream to its last event.
+    `max_retries`: further attempts, where they are safe.
+    `headers`: go out with every request.
+    `ssl_context`: for a private CA or a client certificate; such a client can't be pickled.
+    `proxy`: `http://[user:password@]host[:port]`, `""` for none; defaults to what HTTPS_PROXY,
+        HTTP_PROXY and NO_PROXY say.
+
+    Raises ConfigurationError.
     """
 
     base_url = _token = _token_source = ""  # for the repr of a client that can't be made
@@ -674,37 +666,36 @@ class Client:
         ssl_context: ssl.SSLContext | None = None,
         proxy: str | None = None,
     ) -> None:
-        self.base_url = base_url or os.environ.get("DEEPINFRA_BASE_URL") or DEFAULT_BASE_URL
         self.timeout = timeout
         self.connect_timeout = connect_timeout
         self.deadline = deadline
         self.max_retries = max_retries
-        self._headers = dict(headers or {})
         self._ssl_context = ssl_context
         self._proxy = proxy
-        self._token, self._token_source = _find_token(api_key)
         try:
-            self._check_settings()
+            self._token, self._token_source = _find_token(api_key)
+            self._headers = dict(headers or {})
+            self._check_settings(base_url)
             self.__setstate__({})
-            return
-        except ConfigurationError as error:
-            failure = error
-        del api_key, headers, proxy
-        raise _cut_frames(failure)
+            self._check_token()
+        except Exception as error:
+            del api_key, headers, proxy
+            _cut_frames(error)
+            raise error
 
     def chat(
         self, messages: Messages, *, model: str | None = None, **params: Any
     ) -> ChatCompletion:
         """Send a conversation and return the whole answer.
 
-        `messages` is a string (one user turn) or a sequence of mappings and Messages. `params` are
+        `messages` is a string (one user turn) or an iterable of mappings and Messages. `params` are
         the API's own (`temperature=`, `tools=`, ...), passed through, but for those that are None.
-        Raises APIConnectionError, APIResponseError or APIError, or a class below them.
+        Raises APIConnectionError, APIResponseError or APIError, or a class below them; TypeError
+        for arguments that can't be sent.
         Source: https://deepinfra.com/docs/openai_api
         """
         payload = _chat_payload(messages, model, params)
-        answer: ChatCompletion = self._call("POST", "/chat/completions", payload, _parse_completion)
-        return answer
+        return self._call("POST", "/chat/completions", payload, _parse_completion)
 
     def stream(
         self, messages: Messages, *, model: str | None = None, **params: Any
@@ -721,8 +712,7 @@ class Client:
 
     def models(self) -> list[Model]:
         """Return the models on offer. Raises what `chat` raises."""
-        models: list[Model] = self._call("GET", "/models", None, _parse_models)
-        return models
+        return self._call("GET", "/models", None, _parse_models)
 
     def request(self, method: str, path: str, payload: Any = None) -> Any:
         """Send JSON to another endpoint, say "POST", "/embeddings", and return the JSON it answers.
@@ -745,8 +735,7 @@ class Client:
         self.close()
 
     def __repr__(self) -> str:
-        source = self._token_source if self._token else "none"
-        return f"<{type(self).__name__} {self.base_url}, token: {source}>"
+        return f"<{type(self).__name__} {self.base_url}, token: {self._token_source or 'none'}>"
 
     def __getstate__(self) -> _Object:
         return {name: value for name, value in vars(self).items() if name != "_pool"}
@@ -755,20 +744,16 @@ class Client:
         vars(self).update(state)
         self._pool = _Pool(self)
 
-    def _call(
-        self,
-        method: str,
-        path: str,
-        payload: Any,
-        parse: _Parse[Any] | None,
-    ) -> Any:
+    def _call(self, method: str, path: str, payload: Any, parse: _Parse[T] | None) -> T:
         """Send a request and return its whole answer, parsed, or as it is if `parse` is None."""
         try:
             with contextlib.closing(self._open(method, path, payload)) as exchange:
-                return _read_json(_decode(b"".join(exchange.read_blocks())), parse, exchange)
+                # No local variable may hold the body: it can quote the token.
+                answer: T = _read_json(_decode(b"".join(exchange.read_blocks())), parse, exchange)
+                return answer
         except DeepInfraError as error:
-            failure = error
-        raise _cut_frames(failure)
+            _cut_frames(error)
+            raise error
 
     def _stream(self, payload: _Object) -> Generator[ChatCompletionChunk, None, None]:
         try:
@@ -777,17 +762,11 @@ class Client:
                 exchange.cut_error = StreamInterruptedError
                 yield from _iter_chunks(exchange.read_blocks(limit=math.inf), exchange)
                 exchange.read_end()
-                return
         except DeepInfraError as error:
-            failure = error
-        raise _cut_frames(failure)
+            _cut_frames(error)
+            raise error
 
-    def _open(
-        self,
-        method: str,
-        path: str,
-        payload: Any,
-    ) -> _Exchange:
+    def _open(self, method: str, path: str, payload: Any) -> _Exchange:
         """Send a request, again where that is safe; return the exchange once a 2xx has begun."""
         request = self._make_request(method, path, payload)
         started = time.monotonic()
@@ -803,16 +782,13 @@ class Client:
                 is_last = retries >= self.max_retries or not error.is_retryable
                 if is_last or wait > _MAX_WAIT or wait >= left:
                     raise
+                if exchange.has_lost_kept_connection(error):
+                    self._pool.close()  # the server may have closed the others, too
                 retries += 1
                 _log("info", "retry %d of %d in %.2f s: %s", retries, self.max_retries, wait, error)
             time.sleep(wait)
 
-    def _make_request(
-        self,
-        method: str,
-        path: str,
-        payload: Any,
-    ) -> urllib.request.Request:
+    def _make_request(self, method: str, path: str, payload: Any) -> urllib.request.Request:
         if not re.fullmatch("[A-Z]+", method):
             raise ValueError(f"method: expected capital letters, got {method!r}")
         body = None
@@ -820,35 +796,36 @@ class Client:
             body = json.dumps(payload, default=_to_json).encode()
         path = urllib.parse.quote(path.lstrip("/"), safe="/?&=%:;,+@!$'()*~")
         request = urllib.request.Request(f"{self.base_url}/{path}", body, method=method)
-        request.add_header("Host", request.host)
+        request.add_header("Host", request.host)  # before route() may change it
         request.add_header("Content-Type", "application/json")
         request.add_header("User-Agent", _USER_AGENT)
         if self._token:
             request.add_header("Authorization", f"Bearer {self._token}")
         for name, value in self._headers.items():
             request.add_header(name, value)
-        self._pool.address(request)
+        self._pool.route(request)
         return request
 
     def _mask(self, text: str) -> str:
         """Return a server's text without the token, whichever way its characters are escaped."""
-        login = self._headers.get("Authorization", "")
-        secret = self._token or login.rpartition(" ")[2]
-        if len(secret) < 4:  # a local server's, and a part of many a word
+        login = self._headers.get("Authorization", "").split()
+        secret = self._token or "".join(login[-1:])
+        if len(secret) < 4:  # too short to mask: it would be a part of many words
             return text
         pattern = ""
         for char in secret:
             code = f"{ord(char):02x}"
-            pattern += rf"(?i:\\?{re.escape(char)}|\\u00{code}|%{code})"
-        return re.sub(pattern, "***", text)
+            pattern += rf"(\\?{re.escape(char)}|\\u00{code}|%{code})"
+        return re.sub(pattern, "***", text, flags=re.IGNORECASE)
 
-    def _check_settings(self) -> None:
-        """Raise ConfigurationError unless all settings can work, and the token is safe."""
-        self.base_url = _check_base_url(self.base_url)
+    def _check_settings(self, base_url: str | None) -> None:
+        """Raise ConfigurationError unless all other settings can work."""
+        base_url = base_url or os.environ.get("DEEPINFRA_BASE_URL") or DEFAULT_BASE_URL
+        self.base_url = _check_base_url(base_url)
         for name in ("timeout", "connect_timeout", "deadline"):
             seconds = getattr(self, name)
             is_limit = isinstance(seconds, (int, float)) and seconds > 0
-            hint = f"give a number of seconds above 0 ({name}=, --timeout), or None"
+            hint = "give a number of seconds above 0, or None; on the command line: --timeout"
             _require(seconds is None or is_limit, name, f"{name} is {seconds!r}", hint)
         count = self.max_retries
         hint = "give a whole number from 0 up (max_retries=, --retries)"
@@ -858,9 +835,9 @@ class Client:
             hint = "its name is one word, its value one line of Latin-1 text"
             _require(_is_header(name, value), "headers", f"the header {name!r} can't be sent", hint)
         self._headers = {name.title(): value for name, value in self._headers.items()}
-        self._check_token()
 
     def _check_token(self) -> None:
+        """Raise ConfigurationError unless the token is well-formed, and goes where it is safe."""
         url = urllib.parse.urlsplit(self.base_url)
         is_local = _is_loopback(url.hostname)
         _require(self._token_source or is_local, "api_key", "no token", _TOKEN_HINT)
@@ -871,10 +848,14 @@ class Client:
         problem = "the header Authorization is made from the token"
         hint = 'to send your own, pass api_key="" as well'
         _require(not (has_login and self._token), "headers", problem, hint)
-        is_safe = url.scheme == "https" or is_local or not (has_login or self._token)
+        is_safe = url.scheme == "https" or (is_local and not self._pool.proxy)
         problem = f"the token would go to {url.netloc} over plain http, for all to read"
         hint = 'use an https base URL, or api_key="" to send no token'
-        _require(is_safe, "base_url", problem, hint)
+        if has_login:
+            self._token_source = "headers"
+        elif not self._token:
+            self._token_source = ""
+        _require(is_safe or not self._token_source, "base_url", problem, hint)
 
 
 # ---- Request -------------------------------------------------------------------------------------
@@ -883,16 +864,15 @@ _MAX_WAIT = 60  # seconds between two attempts
 _USER_AGENT = "deepinfra_min/{} Python/{}.{}.{}".format(__version__, *sys.version_info[:3])
 
 
-def _cut_frames(error: DeepInfraError) -> DeepInfraError:
-    """Cut off the frames that an error has passed, and what caused it, but for its message.
+def _cut_frames(error: Exception) -> None:
+    """Drop the traceback and the context of an error and of its cause.
 
-    Error reporters show the local variables of frames. The token stands in some of them, in
-    http.client's as well, and so do answers that may quote it.
+    Error reporters show the local variables of every frame. The token stands in some of them, in
+    http.client's as well, and so do answers, which may quote it.
     """
     error.__traceback__ = error.__context__ = None
     if error.__cause__:
         error.__cause__.__traceback__ = error.__cause__.__context__ = None
-    return error
 
 
 def _require(
@@ -907,7 +887,7 @@ def _require(
 
 def _find_token(api_key: str | None) -> tuple[str, str]:
     """Return the token and where it came from, two empty strings if there is none."""
-    if api_key is not None:
+    if api_key is not None:  # "" means none; white space or quotes alone are a mistake
         return _strip_quotes(api_key) or api_key, "api_key"
     for name in ("DEEPINFRA_TOKEN", "DEEPINFRA_API_KEY", "DEEPINFRA_API_TOKEN"):
         token = _strip_quotes(os.environ.get(name, ""))
@@ -950,11 +930,7 @@ def _is_loopback(host: str | None) -> bool:
         return host in ("localhost", "::1")
 
 
-def _chat_payload(
-    messages: Messages,
-    model: str | None,
-    params: _Object,
-) -> _Object:
+def _chat_payload(messages: Messages, model: str | None, params: _Object) -> _Object:
     if params.get("stream") is not None:
         raise TypeError("stream= can't be set: stream() streams the answer, chat() waits for it")
     if isinstance(messages, (Mapping, Message)):
@@ -973,7 +949,9 @@ def _log(level: str, message: str, *args: object) -> None:
 
 # ---- Connection ----------------------------------------------------------------------------------
 
-_NETWORK_ERRORS = (OSError, http.client.HTTPException, UnicodeError)  # the last: an odd host name
+# ValueError comes from an odd host name, or a header that the email package can't parse;
+# RuntimeError from an ssl module without TLS (Pyodide).
+_NETWORK_ERRORS = (OSError, http.client.HTTPException, ValueError, RuntimeError)
 _WOULD_BLOCK = (BlockingIOError, getattr(ssl, "SSLWantReadError", BlockingIOError))
 _SSL_ERROR = getattr(ssl, "SSLError", ())
 _SSL_EOF_ERROR = getattr(ssl, "SSLEOFError", ())
@@ -1008,14 +986,11 @@ class _Exchange:
 
     def start_step(self) -> None:
         """Start the clock for a layer, or for the next part of the request or the answer."""
-        name = "timeout"
-        if self._layer != "answer" and self._limits["connect_timeout"] < self._limits[name]:
-            name = "connect_timeout"
-        self._step_end = time.monotonic() + self._limits[name]
-        if self._end < self._step_end:
-            name = "deadline"
-            self._step_end = self._end
-        self._limit_name = name
+        now = time.monotonic()
+        ends = [(now + self._limits["timeout"], "timeout"), (self._end, "deadline")]
+        if self._layer != "answer":
+            ends.append((now + self._limits["connect_timeout"], "connect_timeout"))
+        self._step_end, self._limit_name = min(ends)
 
     def time_left(self) -> float:
         """Return how long the next wait may take, for a socket's timeout."""
@@ -1027,26 +1002,28 @@ class _Exchange:
     def begin(self, request: urllib.request.Request) -> None:
         """Send the request; raise unless the answer is a 2xx."""
         try:
-            status = self._get_status(request)
+            status = self._send_request(request)
             if not 200 <= status < 300:
                 self._raise_for_status(status)
         except BaseException:
             self.close()
             raise
 
-    def _get_status(self, request: urllib.request.Request) -> int:
+    def _send_request(self, request: urllib.request.Request) -> int:
         method = request.get_method()
         started = time.monotonic()
         self._wire = self._pool.take()
-        self.is_on_kept_connection = self._wire is not None
+        self._is_on_kept_connection = self._wire is not None
         if self._wire is None:
             self._wire = self._run(self._pool.dial, self)
         self._wire.compose(request)
         self.enter("answer")
-        self._response = self._run(self._wire.exchange, method, self)
+        self._response = self._run(self._wire.fetch, method, self)
         status: int = self._response.status
-        self.headers: Mapping[str, str] = self._response.headers
+        self.headers = self._response.headers
         self._has_body = method != "HEAD" and status not in (101, 204, 304)
+        lengths = self.headers.get_all("Content-Length", [])
+        self._framing = lengths + self.headers.get_all("Transfer-Encoding", [])
         seconds = time.monotonic() - started
         _log("debug", "%s %s: HTTP %d in %.3f s", method, request.full_url, status, seconds)
         return status
@@ -1076,9 +1053,8 @@ class _Exchange:
     def _read_block(self, size: int) -> bytes:
         """Return the next block of a body of which `size` bytes are read, b"" at its end."""
         response = self._response
-        if not self._has_body:  # a body may follow all the same, later than the next call looks
-            is_bare = self.headers.get("Content-Length", "0") == "0" and not response.chunked
-            self._is_complete = response.status == 204 and is_bare
+        if not self._has_body:  # a server may send one anyway, after the next call has looked
+            self._is_complete = response.status == 204 and self._framing in ([], ["0"])
             return b""
         self.start_step()
         block = b""
@@ -1087,8 +1063,9 @@ class _Exchange:
         if not block:
             is_until_closed = response.length is None and not response.chunked
             if response.length or (is_until_closed and size == 0):
-                raise self._failure(http.client.IncompleteRead(b""))  # http.client doesn't
-            self._is_complete = not response.will_close
+                raise self._failure(http.client.IncompleteRead(b""))  # http.client ends quietly
+            # Where the head gives two lengths, the rest of the answer may still come.
+            self._is_complete = not response.will_close and len(self._framing) == 1
         return block
 
     def read_end(self) -> None:
@@ -1111,8 +1088,7 @@ class _Exchange:
 
     def retry_wait(self, error: DeepInfraError, retries: int) -> float:
         """Return the seconds to wait before another attempt."""
-        if self.is_on_kept_connection and isinstance(error, APIConnectionError):
-            self._pool.close()  # the server may have dropped the other idle connections, too
+        if self.has_lost_kept_connection(error):
             return 0.0
         wait: float | None = getattr(error, "retry_after", None)
         if wait is None:
@@ -1120,19 +1096,21 @@ class _Exchange:
             wait *= random.uniform(0.75, 1.0)
         return wait
 
+    def has_lost_kept_connection(self, error: DeepInfraError) -> bool:
+        """Tell whether the server closed the connection while it was idle."""
+        return self._is_on_kept_connection and isinstance(error, APIConnectionError)
+
     def _run(self, action: Callable[..., Any], *args: Any) -> Any:
         """Return `action(*args)`; raise one of our errors for one of the network's."""
         try:
             return action(*args)
-        except DeepInfraError:
+        except DeepInfraError:  # an APITimeoutError is an OSError, too
             raise
         except _NETWORK_ERRORS as error:
             if _is_timeout(error) and not self._is_time_up() and sys.platform != "emscripten":
-                raise  # by a signal handler; Emscripten reports other failures so
-            failure = self._failure(error)
-            if isinstance(error, OSError):  # others can quote the server
-                failure.__cause__ = error
-            raise failure from failure.__cause__
+                raise  # A signal handler raised it. Emscripten reports other failures as timeouts.
+            cause = error if isinstance(error, OSError) else None  # others can quote the server
+            raise self._failure(error) from cause
 
     def _is_time_up(self) -> bool:
         return time.monotonic() >= self._step_end - 0.01
@@ -1151,9 +1129,10 @@ class _Exchange:
             what = f"DNS can't resolve {place}: {reason}"
         elif self._layer == "TCP":
             what = f"TCP can't connect to {place}: {reason}"
-            if error.errno in (errno.EMFILE, errno.ENFILE):
+            if getattr(error, "errno", None) in (errno.EMFILE, errno.ENFILE):
                 hint = "close files and connections, or raise the limit of open ones (ulimit -n)"
         elif hasattr(error, "verify_code"):
+            self._pool.forget_context()
             what = f"TLS: the certificate of {place} is not trusted: {error.verify_message}"
             hint = _certificate_hint(error.verify_code)
             is_retryable = False
@@ -1223,8 +1202,10 @@ def _certificate_hint(verify_code: int) -> str:
     if file and not os.access(file, os.R_OK):
         return f"SSL_CERT_FILE is a file that can't be read: {file}"
     paths = ssl.get_default_verify_paths()
-    has_certificates = paths.cafile or (paths.capath and os.listdir(paths.capath))
-    if not has_certificates:
+    certificates: Any = paths.cafile
+    with contextlib.suppress(OSError):
+        certificates = certificates or os.listdir(paths.capath or "")
+    if not certificates:
         return "this machine has no CA certificates: install ca-certificates"
     return "set SSL_CERT_FILE to the CA's PEM file, or pass ssl_context="
 
@@ -1236,10 +1217,10 @@ class _Pool:
         url = urllib.parse.urlsplit(client.base_url)
         self.is_tls = url.scheme == "https"
         self.target = url.netloc
-        default_port = 443 if self.is_tls else 80
-        self._address = (url.hostname, url.port or default_port)
-        self._context = client._ssl_context
-        self._next_hop = self._address
+        self._host = url.hostname or ""
+        self._port = url.port or (443 if self.is_tls else 80)
+        self._given_context = self._context = client._ssl_context
+        self._next_hop = (self._host, self._port)
         self.proxy = _find_proxy(url, client._proxy)
         if self.proxy:
             self._next_hop = (self.proxy.hostname, self.proxy.port or 80)
@@ -1253,23 +1234,23 @@ class _Pool:
             return "the proxy {}:{}".format(*self._next_hop)
         return self.target
 
-    def address(self, request: urllib.request.Request) -> None:
+    def route(self, request: urllib.request.Request) -> None:
         """Have a plain http request ask the proxy, if there is one, for the whole URL."""
         if self.proxy and not self.is_tls:
-            request.set_proxy(self.proxy.netloc, "http")
+            request.set_proxy("{}:{}".format(*self._next_hop), "http")
             _add_login(request, self.proxy)
 
     def take(self) -> _Wire | None:
         """Return an idle connection, None if there is none."""
         with self._lock():
-            self._close_ended()
+            self._close_unusable()
             return self._idle.pop() if self._idle else None
 
     def keep(self, wire: _Wire) -> None:
         """Take a connection back for another call, unless close() was called meanwhile."""
         with self._lock():
-            self._close_ended()
-            if wire.owner == self._owner() and len(self._idle) < _MAX_IDLE:
+            self._close_unusable()
+            if wire.generation == self._generation() and len(self._idle) < _MAX_IDLE:
                 self._idle.append(wire)
             else:
                 wire.disconnect()
@@ -1278,53 +1259,64 @@ class _Pool:
         """Close the idle connections, and have `keep` close those that were dialled until now."""
         with self._lock():
             self._closings += 1
-            self._close_ended()
+            self._close_unusable()
 
     def _lock(self) -> Any:
         """Return this process's lock: a fork may have copied one that is held."""
         return self._locks.setdefault(os.getpid(), threading.RLock())
 
-    def _owner(self) -> tuple[int, int]:
-        """Return what a connection must have been dialled under to be used again."""
+    def _generation(self) -> tuple[int, int]:
+        """Return what changes with a fork and with close(): connections of before are not used."""
         return os.getpid(), self._closings
 
-    def _close_ended(self) -> None:
-        """Close the idle connections that have ended, or that can't be used again."""
-        owner = self._owner()
-        for wire in list(self._idle):
-            if wire.owner != owner or not wire.is_idle():
-                self._idle.remove(wire)
+    def _close_unusable(self) -> None:
+        """Close the idle connections that have ended, or that can't be used again.
+
+        Each is out of the list meanwhile, since a signal handler may use the client as well.
+        """
+        usable: list[_Wire] = []
+        generation = self._generation()
+        while self._idle:
+            wire = self._idle.pop(0)
+            if wire.generation == generation and wire.is_idle():
+                usable.append(wire)
+            else:
                 wire.disconnect()
+        self._idle.extend(usable)
 
     def dial(self, exchange: _Exchange) -> _Wire:
         """Return a new connection: TCP, then the proxy's tunnel, then TLS."""
-        owner = self._owner()
+        generation = self._generation()
         context = None
         if self.is_tls:
+            exchange.enter("TLS")
             context = self._tls_context()
+            exchange.enter("TCP")
         sock = socket.create_connection(self._next_hop, exchange.time_left())
         try:
             _set_options(sock)
             if context and self.proxy:
                 exchange.enter("proxy")
-                self._open_tunnel(_Wire(sock, owner), exchange)
+                self._open_tunnel(_Wire(sock, generation), exchange)
             if context:
                 exchange.enter("TLS")
                 sock.settimeout(exchange.time_left())
-                sock = context.wrap_socket(sock, server_hostname=self._address[0])
+                sock = context.wrap_socket(sock, server_hostname=self._host)
         except BaseException:
             sock.close()
             raise
-        return _Wire(sock, owner)
+        return _Wire(sock, generation)
 
     def _open_tunnel(self, wire: _Wire, exchange: _Exchange) -> None:
         """Ask the proxy for a connection to the server."""
         request = urllib.request.Request("https://" + self.target, method="CONNECT")
-        request.selector = "{}:{}".format(*self._address)
+        request.selector = f"{self._host}:{self._port}"
+        if ":" in self._host:  # an IPv6 address
+            request.selector = f"[{self._host}]:{self._port}"
         request.add_header("Host", request.selector)
         _add_login(request, self.proxy)
         wire.compose(request)
-        status = wire.exchange("CONNECT", exchange).status
+        status = wire.fetch("CONNECT", exchange).status
         if not 200 <= status < 300:
             raise self.refusal(status)
 
@@ -1332,8 +1324,12 @@ class _Pool:
         """Return the error for a proxy that answers instead of the server."""
         place = self.place("proxy")
         what = f"{place} refused the connection: {status} {http.client.responses.get(status, '')}"
-        hint = "check HTTPS_PROXY=http://user:password@host:port or proxy=, or set NO_PROXY"
+        hint = "check the base URL, HTTPS_PROXY=http://user:password@host:port or proxy=, NO_PROXY"
         return APIConnectionError(what, hint=hint)
+
+    def forget_context(self) -> None:
+        """Have a context of ours made anew: one made without free file descriptors has no CAs."""
+        self._context = self._given_context
 
     def _tls_context(self) -> Any:
         """Return the context for TLS; making it takes 20 ms, so it is made once."""
@@ -1343,7 +1339,7 @@ class _Pool:
                     self._context = ssl.create_default_context()
         problem = "https needs the ssl module, which this Python lacks"  # or (Pyodide) its TLS
         hint = "use another Python, or a local server over plain http"
-        _require(self._context, "ssl", problem, hint)
+        _require(self._context, "ssl_context", problem, hint)
         return self._context
 
 
@@ -1362,7 +1358,7 @@ def _find_proxy(url: Any, setting: str | None) -> Any:
         has_address = proxy.hostname and proxy.port != 0
         if has_address and proxy.scheme == "http" and proxy.path in ("", "/"):
             return proxy
-    shown = re.sub("//.*@", "//", setting)  # without a password
+    shown = re.sub("(?s)//.*@", "//", setting)  # without a password
     problem = f"the proxy {shown} is not of the form http://host:port"
     hint = "set HTTPS_PROXY, HTTP_PROXY or proxy= to an http:// proxy"
     raise ConfigurationError(problem, setting="proxy", hint=hint)
@@ -1387,10 +1383,10 @@ def _set_options(sock: socket.socket) -> None:
             sock.setsockopt(level, option, value)
 
 
-class _Socket(io.RawIOBase):
-    """The bytes that come over a connection; a time limit holds for every wait."""
+class _SocketReader(io.RawIOBase):
+    """Reads a connection's bytes; the exchange says how long to wait, None not to wait."""
 
-    exchange: _Exchange | None = None  # None: don't wait
+    exchange: _Exchange | None = None
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
@@ -1410,19 +1406,30 @@ class _Wire(io.BufferedReader):
     All answers come through this one reader, so what follows an answer is not lost with it.
     """
 
-    def __init__(self, sock: socket.socket, owner: tuple[int, int]) -> None:
-        self._socket = _Socket(sock)
+    def __init__(self, sock: socket.socket, generation: tuple[int, int]) -> None:
+        self._socket = _SocketReader(sock)
         super().__init__(self._socket)
-        self.owner = owner
+        self.generation = generation
         self.status_lines = 0  # of the answer that is being read
         self._outbox = bytearray()
 
     def compose(self, request: urllib.request.Request) -> None:
-        """Have http.client write a request, for `exchange` to send."""
+        """Have http.client write a request into the outbox, which `fetch` sends.
+
+        So head and body leave together, and errors of the network don't pass through http.client,
+        whose frames hold the token.
+        """
         connection = http.client.HTTPConnection(request.host)
         connection.sock = self
-        headers = dict(request.header_items())
-        connection.request(request.get_method(), request.selector, request.data, headers)
+        try:
+            connection.request(
+                request.get_method(),
+                request.selector,
+                request.data,
+                dict(request.header_items()),
+            )
+        except BaseException as error:  # Ctrl-C: the frames below hold the token
+            raise error.with_traceback(None)  # noqa: B904
 
     def sendall(self, data: bytes) -> None:
         self._outbox += data
@@ -1435,7 +1442,7 @@ class _Wire(io.BufferedReader):
 
     flush = close
 
-    def exchange(self, method: str, exchange: _Exchange) -> http.client.HTTPResponse:
+    def fetch(self, method: str, exchange: _Exchange) -> http.client.HTTPResponse:
         """Send the request; return the answer once its head has come, past all interim ones."""
         self._socket.exchange = exchange
         self.status_lines = 0
@@ -1470,7 +1477,7 @@ class _Wire(io.BufferedReader):
         return line
 
     def is_idle(self) -> bool:
-        """Tell whether nothing has come since the last answer, neither bytes nor the end."""
+        """Tell whether nothing has come since `leave`, neither bytes nor the end. Don't wait."""
         try:
             self.peek(1)
         except _WOULD_BLOCK:
@@ -1491,10 +1498,10 @@ class _Wire(io.BufferedReader):
 
 
 def iter_sse(blocks: Iterable[bytes]) -> Iterator[ServerSentEvent]:
-    """Yield the events of a stream that comes as blocks of bytes, each once its last byte is there.
+    """Yield the events of a stream that comes as blocks of bytes, each as soon as it is complete.
 
-    Follows https://html.spec.whatwg.org/multipage/server-sent-events.html and does no I/O. Raises
-    APIResponseError for an event of more than 64 MiB.
+    Follows https://html.spec.whatwg.org/multipage/server-sent-events.html, without `id` and
+    `retry`, and does no I/O. Raises APIResponseError for an event of more than 64 MiB.
     """
     event = ""
     data: list[bytes] = []
@@ -1520,7 +1527,7 @@ def iter_sse(blocks: Iterable[bytes]) -> Iterator[ServerSentEvent]:
 
 def _iter_lines(blocks: Iterable[bytes]) -> Iterator[bytes]:
     """Yield lines without their CR, LF or CRLF; drop a BOM, and a last line that has no end."""
-    bom = b"\xef\xbb\xbf"
+    is_first = True
     begun = bytearray()  # a line whose end has not come
     is_after_cr = False
     for block in blocks:
@@ -1537,9 +1544,9 @@ def _iter_lines(blocks: Iterable[bytes]) -> Iterator[bytes]:
         if lines:
             lines[0] = bytes(begun) + lines[0]
             begun.clear()
-            if lines[0].startswith(bom):
+            if is_first and lines[0].startswith(b"\xef\xbb\xbf"):
                 lines[0] = lines[0][3:]
-            bom = b"\n"  # of the first line alone: no line starts with this one
+            is_first = False
             yield from lines
         begun += rest
         if len(begun) > _MAX_BODY:
@@ -1589,8 +1596,9 @@ def _iter_chunks(
                 reasons[choice.index] = choice.finish_reason
             if halves or "\\u" in data:  # JSON can hold half a character only as an escape
                 _join_halves(choice, halves)
-        if chunk.choices or chunk.usage or chunk.raw.get("choices", ()) is not None:
-            yield chunk  # else it is a keepalive
+        is_keepalive = chunk.raw.get("choices", ()) is None and not chunk.usage
+        if not is_keepalive:
+            yield chunk
     for index, name in halves:
         delta = Message()
         setattr(delta, name, "\ufffd")
@@ -1602,14 +1610,15 @@ def _iter_chunks(
 
 def _check_end(is_done: bool, reasons: dict[int, str | None]) -> None:
     """Raise unless [DONE], or a finish reason of each choice, proves that a stream is complete."""
-    hint = "what arrived is a part of the answer: ask again"
-    if not reasons:
-        hint = "nothing arrived: chat() or --no-stream may show why"
-        if is_done:
-            raise APIResponseError("the stream has no choices", hint=hint)
-    if not is_done and not (reasons and all(reasons.values())):
-        problem = "the stream ended before the answer was complete"
-        raise StreamInterruptedError(problem, hint=hint)
+    if reasons and (is_done or all(reasons.values())):
+        return
+    hint = "nothing arrived: chat() or --no-stream may show why"
+    if is_done:
+        raise APIResponseError("the stream has no choices", hint=hint)
+    if reasons:
+        hint = "what arrived is a part of the answer: ask again"
+    problem = "the stream ended before the answer was complete"
+    raise StreamInterruptedError(problem, hint=hint)
 
 
 def _join_halves(choice: ChunkChoice, halves: dict[tuple[int, str], str]) -> None:
@@ -1653,7 +1662,7 @@ def _read_json(text: str, parse: _Parse[Any] | None, exchange: _Exchange) -> Any
         if parse is None:
             return payload
         if not is_object:
-            raise _wrong_shape(payload, dict, "the answer")
+            raise _wrong_shape("the answer", payload, dict)
         return parse(payload)
     except _ShapeError as error:
         problem = str(error)
@@ -1710,9 +1719,9 @@ def collect(chunks: Iterable[ChatCompletionChunk]) -> ChatCompletion:
         for chunk in chunks:
             for choice in chunk.choices:
                 choices.setdefault(choice.index, []).append(choice)
-            for name, value in _list_fields(chunk).items():
-                if value or name in chunk.raw:
-                    raw[name] = value or raw.get(name, value)
+            for name, value in _to_dict(chunk).items():
+                if value or (name in chunk.raw and name not in raw):
+                    raw[name] = value
     except DeepInfraError as error:
         error.partial = _build_completion(raw, choices)
         raise
@@ -1722,42 +1731,60 @@ def collect(chunks: Iterable[ChatCompletionChunk]) -> ChatCompletion:
 def _build_completion(raw: _Object, choices: dict[int, list[ChunkChoice]]) -> ChatCompletion:
     raw.update(object="chat.completion", choices=[])
     if "usage" in raw:
-        raw["usage"] = _list_fields(raw["usage"])
+        raw["usage"] = _to_dict(raw["usage"])
     for index in sorted(choices):
         choice = {"index": index, **_join_objects(choices[index])}
         message = {"role": "assistant", "content": None, **choice.pop("delta")}
         raw["choices"].append({**choice, "message": message})
-    return ChatCompletion._parse(raw)
+    try:
+        return ChatCompletion._parse(raw)
+    except _ShapeError as error:  # too many choices or tool calls
+        raise APIResponseError(str(error)) from None
 
 
 def _join_objects(parts: Iterable[Any]) -> _Object:
     """Return as JSON what the parts of an object add up to."""
     values: dict[str, list[Any]] = {}
     for part in parts:
-        fields = part if isinstance(part, dict) else _list_fields(part)
-        for name, value in fields.items():
+        for name, value in _to_dict(part).items():
             values.setdefault(name, []).append(value)
     return {name: _join_values(name, values[name]) for name in values}
 
 
 def _join_values(name: str, values: list[Any]) -> Any:
     """Return what the parts of a field add up to: strings and lists joined, else the last one."""
-    values = [value for value in values if value is not None] or [None]
+    values = [value for value in values if value is not None]
+    if not values:
+        return None
     if name in ("role", "name", "tool_call_id", "id", "type"):
         return next(filter(None, values), None)
     if name == "finish_reason":
         return next(filter(None, reversed(values)), None)
-    if values == [None]:
-        return None
-    if name in ("delta", "function", "logprobs"):
-        return _join_objects(values)
-    if name == "tool_calls":
-        return _join_calls(call for calls in values for call in calls)
-    if all(isinstance(value, str) for value in values):
+    if name == "logprobs":
+        return _join_logprobs(values)
+    kinds = set(map(type, values))
+    if kinds == {str}:
         return "".join(values)
-    if all(isinstance(value, list) for value in values):
+    if kinds == {list}:
         return [item for value in values for item in value]
+    if kinds == {tuple}:
+        return _join_calls(call for calls in values for call in calls)
+    if kinds <= {Message, Function}:
+        return _join_objects(values)
     return values[-1]
+
+
+def _join_logprobs(values: list[_Object]) -> _Object:
+    """Return one object of lists, for the tokens of all chunks."""
+    joined: _Object = {}
+    for value in values:
+        for name, items in value.items():
+            known = joined.get(name)
+            if isinstance(known, list) and isinstance(items, list):
+                known.extend(items)
+            elif known is None:
+                joined[name] = list(items) if isinstance(items, list) else items
+    return joined
 
 
 def _join_calls(pieces: Iterable[ToolCall]) -> list[_Object]:
@@ -1824,31 +1851,33 @@ def main(argv: list[str] | None = None) -> int:
         if argv is None:
             argv = sys.argv[1:]
         return _run(_parse_arguments(argv))
-    except KeyboardInterrupt:
+    except KeyboardInterrupt:  # pragma: no cover  (a process that a signal ends reports nothing)
         return _die_of_ctrl_c()
     except Exception as error:
         return _report(error)
 
 
 def _prepare_streams() -> None:
-    """Let no closed stream and no character be a surprise: pipes are UTF-8 whatever the locale."""
+    """Replace closed streams; make pipes UTF-8, whatever the locale; let stdin wait for input."""
     sys.stdin = sys.stdin or open(os.devnull)  # noqa: SIM115
-    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
+    sys.stderr = sys.stderr or open(os.devnull, "w", errors="replace")  # noqa: SIM115
     if not sys.stdout:
         raise OSError(errno.EBADF, "it is closed")
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        os.set_blocking(sys.stdin.fileno(), True)
     for stream in (sys.stdin, sys.stdout):
         if not stream.isatty() and isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8", errors="replace")
 
 
-def _die_of_ctrl_c() -> int:
+def _die_of_ctrl_c() -> int:  # pragma: no cover
     """End as Ctrl-C ends a program, so that a shell's loop ends, too."""
     if os.name == "posix":
         import signal
 
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-        os.kill(os.getpid(), signal.SIGINT)  # pragma: no cover  (nothing reports it afterwards)
-    return 130  # pragma: no cover  (Windows)
+        os.kill(os.getpid(), signal.SIGINT)
+    return 130  # where there are no signals
 
 
 def _parse_arguments(argv: list[str]) -> Any:
@@ -1972,10 +2001,10 @@ def _read_history(args: Any) -> list[Any]:
 def _read_first_turn(args: Any) -> str:
     """Return the prompt, followed by what stdin holds."""
     parts = [args.prompt or ""]
-    is_stdin_taken = args.messages == "-" or args.no_stdin or args.interactive or args.models
+    leave_stdin = args.messages == "-" or args.no_stdin or args.interactive or args.models
     if args.prompt == "-":
         parts = [_read_file("-")]
-    elif not is_stdin_taken and not sys.stdin.isatty():
+    elif not leave_stdin and not sys.stdin.isatty():
         parts.append(_read_file("-"))
     return "\n\n".join(part for part in parts if part.strip())
 
@@ -1993,13 +2022,13 @@ def _read_file(path: str) -> str:
         raise ConfigurationError(f"can't read {name}: {error.strerror}") from None
     text = data.decode("utf-8-sig", "replace")
     if text.encode() not in (data, data[3:]):  # data[3:]: what follows a BOM
-        _note(f"deepinfra_min: warning: {name} is not UTF-8; what is not was replaced")
+        _note(f"deepinfra_min: warning: {name} is not valid UTF-8; invalid bytes were replaced")
     return text
 
 
 def _read_stdin() -> bytes:
     """Return what stdin holds; after 3 seconds without its end, say what is waited for."""
-    notice = "deepinfra_min: stdin has no end yet; to go without it: -n or </dev/null"
+    notice = "deepinfra_min: waiting for the end of stdin; to go without it: -n or </dev/null"
     timer = threading.Timer(3.0, _note, [notice])
     with contextlib.suppress(RuntimeError):  # no thread can be started
         timer.start()
@@ -2039,6 +2068,7 @@ def _read_turn() -> str | None:
 
     A turn is a line, or the lines from three quotes to the next three quotes.
     """
+    turn = None
     try:
         turn = _read_line("> ")
         if not turn.startswith('"""'):
@@ -2050,16 +2080,20 @@ def _read_turn() -> str | None:
     except KeyboardInterrupt:
         _note("")
         return ""
+    except OSError as error:
+        raise ConfigurationError(f"can't read stdin: {error.strerror}") from None
     except EOFError:
         if sys.stdin.isatty():
             _note("")  # so that the shell's prompt stands on a line of its own
-        return None
+    if turn is not None:
+        raise ConfigurationError('a turn that began with """ does not end with """')
+    return None
 
 
 def _read_line(prompt: str) -> str:
     if not sys.stdin.isatty():
         prompt = ""
-    elif sys.stdout.isatty():
+    else:
         with contextlib.suppress(ImportError):
             import readline  # noqa: F401  (input() edits lines with it)
     if sys.stdout.isatty():
@@ -2085,7 +2119,7 @@ def _answer(client: Client, args: Any, history: list[Any]) -> int:
             code = 7
     except KeyboardInterrupt:
         if not args.interactive:
-            raise
+            raise  # pragma: no cover
         _end_line(printed)
     _remember(history, answer, "".join(printed))
     if args.usage and answer and (answer.usage or code == 0):
@@ -2294,7 +2328,7 @@ def _report(error: Exception) -> int:
 
 def _exit_code(error: DeepInfraError) -> int:
     if isinstance(error, ConfigurationError):
-        return {"api_key": 3, "proxy": 6, "ssl": 6}.get(error.setting, 2)
+        return {"api_key": 3, "proxy": 6, "ssl_context": 6}.get(error.setting, 2)
     if not isinstance(error, APIError):
         return 6
     status = error.status or 0
