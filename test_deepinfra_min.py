@@ -4067,8 +4067,7 @@ def test_readme_program(
         monkeypatch.setenv("DEEPINFRA_BASE_URL", server.url)
         for name, value in {
             "http://localhost:11434/v1": server.url,
-            "Client(proxy=": 'Client("", proxy=',  # no token over plain http
-            "proxy.example:3128": server.address,
+            "http://user:password@proxy.example:3128": "",  # no token over plain http
             "https://gateway.example/v1/openai": gateway.url,
             "ca.pem": (pems / "ca.pem").as_posix(),
             "1000": "20",
