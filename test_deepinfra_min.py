@@ -1020,6 +1020,11 @@ def test_call_that_can_not_be_sent_is_a_type_error(messages: Any, stream: Any, w
             ask(messages, stream=stream)
 
 
+def test_long_request_arrives_as_it_is() -> None:
+    text = "0123456789" * 20_000
+    assert sent_by_chat(text)["messages"][0]["content"] == text
+
+
 def test_params_pass_unchecked_and_none_is_left_out() -> None:
     assert sent_by_chat("Hi") == {"model": "deepseek-ai/DeepSeek-R1", "messages": [ONE_MESSAGE]}
     params = {"temperature": 99, "seed": 0, "n": False, "nonsense": {"a": [None]}, "user": ""}
@@ -1538,6 +1543,9 @@ NOT_KEPT = {
     "surplus after a length": ("GET", answer({}) + WHOLE),
     "surplus after chunks": ("GET", answer({}, chunks=1) + WHOLE),
     "surplus of a byte": ("GET", answer({}) + b"\n"),
+    "HEAD, a body later": ("HEAD", b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n"),
+    "204, a body later": ("DELETE", b"HTTP/1.1 204 No\r\nContent-Length: 2\r\n\r\n"),
+    "304, a body later": ("GET", b"HTTP/1.1 304 No\r\n\r\n"),
     "two lengths": ("GET", answer({}, 200, "Content-Length: 2")),
     "HEAD": ("HEAD", answer(WHOLE)),
     "204": ("DELETE", b"HTTP/1.1 204 No Content\r\n\r\n" + WHOLE),
@@ -1914,13 +1922,13 @@ def test_timeout_error_of_a_signal_handler_comes_through() -> None:
 
 
 def test_deadline_holds_for_a_call_with_its_retries() -> None:
-    busy = answer({"error": "busy"}, 503, "Retry-After: 0.05")
-    with served(busy, deadline=0.3, max_retries=30) as (server, client):
+    busy = answer({"error": "busy"}, 503, "Retry-After: 0.2")
+    with served(busy, deadline=0.55, max_retries=30) as (server, client):
         assert failure(client).status == 503
-        assert 2 <= len(server.requests) <= 10
-    with served(busy, busy, silence, deadline=0.4, max_retries=9) as (server, client):
+        assert 2 <= len(server.requests) <= 3
+    with served(busy, silence, deadline=0.4, max_retries=9) as (server, client):
         assert_times_out(lambda: client.chat("Hi"), "deadline", 0.4)
-        assert len(server.requests) == 3
+        assert len(server.requests) == 2
 
 
 # ---- Retries -------------------------------------------------------------------------------------
@@ -2702,6 +2710,7 @@ HALVES: Dict[str, str] = {
     "a\ud83d|\ude00b": "a|\U0001f600b",
     "\ud83d||\ude00": "||\U0001f600",
     "a\ud83d|b": "a|\ufffdb",
+    "\udbff|\udfff": "|\U0010ffff",
     "a\ud83d": "a|\ufffd",  # in a chunk of its own, at [DONE]
     "\ude00a\ud83db": "\ufffda\ufffdb",
     "\ud83d|\ud83d\U0001f600|\ude00.": "|\ufffd\ufffd\U0001f600|\ufffd.",
@@ -3104,7 +3113,7 @@ ANY_BYTES: Dict[bytes, str] = {
     b"<html>Hello</html>": "APIResponseError",
     WHOLE_ANSWER: "APIResponseError",
     b"HTTP/1.1 OK 200\r\n\r\n": "APIResponseError",
-    OK_LINE + b"Content-Type: multipart/x; boundary*=x\0y'en'z\r\n\r\n": "APIResponseError",
+    OK_LINE + b"Content-Type: multipart/x; boundary*=x\0y'en'z\r\n\r\n": "DeepInfraError",
     b"HTTP/1.1\r\n\r\n": "APIResponseError",
     b"HTTP/1.1 999 OK\r\nContent-Length: 0\r\n\r\n": "DeepInfraError",
     b"HTTP/9.9 200 OK\r\n\r\n": "APIResponseError",
