@@ -140,8 +140,8 @@ class Server:
         except (OSError, ValueError):
             pass
         finally:
-            self.closed += 1
             close_socket(sock)
+            self.closed += 1
 
     def _answer(self, sock: socket.socket, reader: Any, number: int) -> bool:
         request = read_request(reader, number)
@@ -932,6 +932,7 @@ def test_limit_may_be_huge_or_none() -> None:
 def test_client_repr_shows_no_secret() -> None:
     client = Client("secret1", base_url=EXAMPLE, headers={"X-Key": "secret2"}, proxy="me:secret3@h")
     assert repr(client) == f"<Client {EXAMPLE}, token: api_key>"
+    assert repr(Client.__new__(Client)) == "<Client , token: none>"  # one that can't be made
 
 
 def test_client_pickles_with_its_settings() -> None:
@@ -1687,14 +1688,15 @@ def test_kept_connection_that_dies_costs_a_retry(serve: Serve, die: Answer, wait
 
 def test_denied_socket_options_end_no_call(monkeypatch: pytest.MonkeyPatch) -> None:
     def deny(sock: socket.socket, *args: int) -> None:
-        asked.append(args[1])
+        asked.append(args[1:])
         raise PermissionError("denied")
 
-    asked: List[int] = []
+    asked: List[Any] = []
     with raw_server(lambda sock: sock.recv(9999) and sock.send(WHOLE)) as port:
         monkeypatch.setattr(socket.socket, "setsockopt", deny)
         assert client_at(port).chat("Hi").text == "Hi"
-    assert {socket.TCP_NODELAY, socket.SO_KEEPALIVE} <= set(asked)
+    idle = getattr(socket, "TCP_KEEPIDLE", 0x10)
+    assert asked == [(socket.TCP_NODELAY, 1), (socket.SO_KEEPALIVE, 1), (idle, 60)]
 
 
 FORK = """
@@ -1979,22 +1981,23 @@ def test_other_failures_are_not_tried_again(wire: Answer, waits: Waits) -> None:
 def test_dial_that_fails_is_tried_again(
     waits: Waits, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*args: Any, **options: Any) -> None:
-        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
-
     caplog.set_level(logging.INFO)
     with dead_port() as port:
         refused = failure(client_at(port))
     assert f"TCP can't connect to 127.0.0.1:{port}" in str(refused)
     assert isinstance(refused.__cause__, ConnectionRefusedError)
+    assert refused.__cause__.__traceback__ is None
     with deaf_port(is_full=True) as port:
         assert type(failure(client_at(port, connect_timeout=0.05))) is dim.APITimeoutError
-    monkeypatch.setattr(socket, "getaddrinfo", fail)
+    no_name = socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+    monkeypatch.setattr(socket, "getaddrinfo", Mock(side_effect=no_name))
     unknown = failure(Client(TOKEN, base_url=EXAMPLE))
     assert "DNS can't resolve api.example.test: Name or service not known" in str(unknown)
     assert TOKEN not in shown(unknown)
+    monkeypatch.setattr(socket, "create_connection", Mock(side_effect=TimeoutError(110, "slow")))
+    assert "127.0.0.1:1: slow" in str(failure(client_at(1)))  # the system's timeout, not ours
     texts = [record.getMessage() for record in caplog.records]
-    assert [f"{wait:.2f} s" in text for text, wait in zip(texts, waits)] == [True] * 6
+    assert [f"{wait:.2f} s" in text for text, wait in zip(texts, waits)] == [True] * 8
     assert str(refused.args[0]) in texts[0]
 
 
@@ -2048,7 +2051,7 @@ def test_wait_past_the_deadline_is_not_begun(header: str, waits: Waits) -> None:
 
 
 def test_log_has_retries_at_info_and_exchanges_at_debug(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.DEBUG)
+    caplog.set_level(logging.DEBUG, "deepinfra_min")
     busy = answer({"error": f"{TOKEN} is busy"}, 503, "Retry-After: 0.1", f"X-Answer: {TOKEN}")
     with Server(busy, answer(completion("hunter3"))) as server:
         server.client(headers={"X-Key": "hunter4"}).chat("hunter5")
@@ -3550,7 +3553,7 @@ def test_usage_error(line: str, error: str, command: Command) -> None:
 
 @pytest.mark.skipif(sys.version_info < (3, 8), reason="3.7 can't forbid it without -sTEXT")
 def test_flags_are_not_abbreviated(command: Command) -> None:
-    assert command("--mod m Hi").code == 2
+    assert command("--sys S Hi").code == 2
 
 
 def refusal(status: int, message: str = "no", *headers: str) -> bytes:
@@ -3779,7 +3782,7 @@ def test_conversation_on_a_terminal() -> None:
         ("Two\n", "more"),
         ("\x03", "\r\n> "),
         ("\x03", "\r\n> "),
-        ("Three\n", "thinking"),
+        ("Three\n", "Hm"),
         ("\x03", "> "),
         ("Four\n", "Hi\r\n> "),
         ("\x04", "\r\n"),
@@ -3787,7 +3790,7 @@ def test_conversation_on_a_terminal() -> None:
     terminal, end = os.openpty()
     shell = ("sh", "-c", 'exec <"$0" >"$0" 2>"$0" "$@"', os.ttyname(end))
     with Server(*replies) as server:
-        with started(server, *shell, *CLI, "-i", start_new_session=True) as process:
+        with started(server, *shell, *CLI, "-ir", start_new_session=True) as process:
             for typed, expected in steps:
                 if typed == "\x03":
                     time.sleep(0.2)  # readline waits for signals a little after its prompt
@@ -3936,6 +3939,7 @@ def test_verbose_shows_all_but_the_token() -> None:
     assert (process.returncode, out, len(server.requests)) == (4, b"", 2)
     text = err.decode()
     for pattern in (
+        "token from DEEPINFRA_TOKEN",
         r"POST http://127.0.0.1:\d+/v1/openai/chat/completions",
         "retry.*429.*busy",
         r"Traceback \(most",
