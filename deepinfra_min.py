@@ -1763,9 +1763,9 @@ def _join_values(name: str, values: list[Any]) -> Any:
         return next(filter(None, values), None)
     if name == "finish_reason":
         return next(filter(None, reversed(values)), None)
-    if name == "logprobs":
-        return _join_logprobs(values)
     kinds = set(map(type, values))
+    if name == "logprobs" and kinds == {dict}:
+        return _join_logprobs(values)
     if kinds == {str}:
         return "".join(values)
     if kinds == {list}:

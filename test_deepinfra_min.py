@@ -3060,7 +3060,15 @@ def test_collect_gives_what_chat_gives_and_its_message_goes_back_as_it_is() -> N
 @pytest.mark.parametrize("value", ["x", 5, [1], {"delta": {}}, [[{"tool_calls": 1}]]], ids=repr)
 def test_collect_keeps_unknown_fields_under_any_name(value: Any) -> None:
     for name in ("function", "tool_calls", "logprobs", "delta", "content"):
-        odd = {"choices": [{"delta": {"function": value}, "tool_calls": value, "usage": value}]}
+        odd = {
+            "choices": [
+                {
+                    "delta": {"function": value, "logprobs": value},
+                    "tool_calls": value,
+                    "usage": value,
+                }
+            ]
+        }
         whole = collected(json.dumps({**odd, name: value}))
         assert whole.choices[0].raw["usage"] == value
 
