@@ -1027,6 +1027,7 @@ class _Exchange:
         self._has_body = method != "HEAD" and status not in (101, 204, 304)
         names = [name.lower() for name in self.headers]
         self._lengths = names.count("content-length") + names.count("transfer-encoding")
+        self._is_bare = method != "HEAD" and status == 204 and self._lengths == 0
         seconds = time.monotonic() - started
         _log("debug", "%s %s: HTTP %d in %.3f s", method, request.full_url, status, seconds)
         return status
@@ -1057,7 +1058,7 @@ class _Exchange:
         """Return the next block of a body of which `size` bytes are read, b"" at its end."""
         response = self._response
         if not self._has_body:  # a server may send one anyway, after the next call has looked
-            self._is_complete = response.status == 204 and self._lengths == 0
+            self._is_complete = self._is_bare
             return b""
         self.start_step()
         block = b""

@@ -1544,7 +1544,7 @@ NOT_KEPT = {
     "surplus after a length": ("GET", answer({}) + WHOLE),
     "surplus after chunks": ("GET", answer({}, chunks=1) + WHOLE),
     "surplus of a byte": ("GET", answer({}) + b"\n"),
-    "HEAD, a body later": ("HEAD", b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n"),
+    "HEAD, a body later": ("HEAD", b"HTTP/1.1 204 No\r\n\r\n"),
     "204, a body later": ("DELETE", b"HTTP/1.1 204 No\r\nContent-Length: 2\r\n\r\n"),
     "304, a body later": ("GET", b"HTTP/1.1 304 No\r\n\r\n"),
     "two lengths": ("GET", answer({}, 200, "Content-Length: 2")),
