@@ -807,15 +807,19 @@ class Client:
         return request
 
     def _mask(self, text: str) -> str:
-        """Return a server's text without the token, whichever way its characters are escaped."""
+        """Return a server's text without the token, whichever way its characters are escaped.
+
+        A beginning of the token at the end of the text goes, too: the answer may be cut there.
+        """
         login = self._headers.get("Authorization", "").split()
         secret = self._token or "".join(login[-1:])
         if len(secret) < 4:  # too short to mask: it would be a part of many words
             return text
         pattern = ""
-        for char in secret:
+        for index, char in enumerate(secret):
             code = f"{ord(char):02x}"
-            pattern += rf"(\\?{re.escape(char)}|\\u00{code}|%{code})"
+            forms = rf"\\?{re.escape(char)}|\\u00{code}|%{code}"
+            pattern += rf"({forms}|\Z)" if index >= 8 else f"({forms})"
         return re.sub(pattern, "***", text, flags=re.IGNORECASE)
 
     def _check_settings(self, base_url: str | None) -> None:
@@ -1125,7 +1129,7 @@ class _Exchange:
         if _is_timeout(error) and self._is_time_up():
             return self._timeout_error(place)
         reason = getattr(error, "strerror", None) or str(error)
-        reason = self.mask(_clean(reason))
+        reason = _clean(self.mask(reason))
         error_class: type[DeepInfraError] = APIConnectionError
         is_retryable = self._wire is None or self._wire.status_lines == 0
         hint = "check the base URL, the proxy's address, the network, and that a server is there"
@@ -1358,9 +1362,11 @@ def _find_proxy(url: Any, setting: str | None) -> Any:
     if "://" not in setting:
         setting = f"http://{setting}"
     with contextlib.suppress(ValueError):  # a port or an IPv6 address that can't be
+        setting.encode()  # fails for bytes of the environment that are not UTF-8
         proxy = urllib.parse.urlsplit(setting)
         has_address = proxy.hostname and proxy.port != 0
-        if has_address and proxy.scheme == "http" and proxy.path in ("", "/"):
+        has_no_more = setting.rstrip("/").endswith(proxy.netloc)
+        if proxy.scheme == "http" and has_address and has_no_more:
             return proxy
     shown = re.sub("(?s)//.*@", "//", setting)  # without a password
     problem = f"the proxy {shown} is not of the form http://host:port"
@@ -2223,8 +2229,9 @@ def _check_ending(answer: ChatCompletion) -> int:
         "length": "for a longer answer: -o max_tokens=...",
         "content_filter": "ask differently",
     }
-    if reason in hints:
-        return _complain(f"the answer is partial: it ended with {reason!r}", hints[reason], 7)
+    hint = hints.get(str(reason))
+    if hint:
+        return _complain(f"the answer is partial: it ended with {reason!r}", hint, 7)
     return _complain(f"the answer ended with {reason!r}", "see what -v shows", 1)
 
 

@@ -225,7 +225,7 @@ def sse_answer(*payloads: Any, done: bool = True) -> bytes:
 
 
 def delta(
-    content: Optional[str] = None, finish_reason: Optional[str] = None, **fields: Any
+    content: Optional[str] = None, finish_reason: Any = None, **fields: Any
 ) -> Dict[str, Any]:
     """Return a chunk as the API sends it."""
     part = {} if content is None else {"content": content}
@@ -890,9 +890,9 @@ def test_headers_of_the_caller_replace_ours() -> None:
 REFUSED_PROXIES = {
     "socks5://me:hunter2@127.0.0.1:1": "socks5://127.0.0.1:1",
     "https://me:hunter2@127.0.0.1:1": "https://127.0.0.1:1",
-    "quic://127.0.0.1": "quic://127.0.0.1",
     "http:/me:hunter2@127.0.0.1:1": "proxy",
-    "http://127.0.0.1:notaport": "proxy",
+    "http://me:12#hunter2@127.0.0.1:1": "proxy",
+    "http://me:hunter2\udcff@127.0.0.1": "proxy",
     "http://127.0.0.1:99999": "proxy",
     "me:hunter2@127.0.0.1:x": "proxy",
     "http://me:hunter2@": "proxy",
@@ -2090,12 +2090,12 @@ ECHOES = {
     "string": b'400 No\r\n\r\n{"error": "no ESC"}',
     "no words": b'400 No\r\n\r\n{"key": {"ESC": ["ESC"]}}',
     "validation": b'422 No\r\n\r\n{"detail": [{"loc": ["ESC"], "msg": "ESC", "input": "ESC"}]}',
-    "text": b"403 No\r\n\r\nWho is RAW?",
+    "text cut within": b"403 No\r\nContent-Length: 22\r\n\r\nWho is RAW",
     "HTML": b"502 No\r\n\r\n<html><title>RAW</title>Bearer RAW",
     "cut body": b'401 No\r\nContent-Length: 999\r\n\r\n{"error": "ESC',
     "reason": b"401 Not RAW\r\n\r\n",
     "reason of a 200": b"200 Not RAW\r\nContent-Length: 1\r\n\r\n{",
-    "status": b"RAW OK\r\n\r\n",
+    "far in a status": b"x" * 970 + b"RAW OK\r\n\r\n",
     "headers": b"429 No\r\nX-Request-Id: RAW\r\nRetry-After: RAW\r\nX-RAW: RAW\r\n\r\n",
     "line that is no header": b"400 No\r\nBearer RAW\r\n\r\n",
     "folded header": b"400 No\r\nX: y\r\n RAW\r\n\r\n",
@@ -2105,7 +2105,6 @@ ECHOES = {
     "broken JSON": b'200 OK\r\n\r\n{"id": "ESC"',
     "broken UTF-8": b'200 OK\r\n\r\n{"id": "RAW\xff\xfe',
     "wrong shape": b'200 OK\r\n\r\n{"choices": "ESC", "ESC": "ESC"}',
-    "wrong shape in a list": b'200 OK\r\n\r\n["ESC"]',
     "far in": b"200 OK\r\n\r\n<" + b"x" * 190 + b"RAW",
     "far in a message": b'400 No\r\n\r\n{"error": "' + b"x" * 990 + b'ESC"}',
     "error in a 200": b'200 OK\r\n\r\n{"error": {"message": "ESC", "code": "ESC"}}',
@@ -2130,7 +2129,7 @@ def test_token_that_the_server_echoes_is_masked(
         for error in (failure(client), failure(client, "stream")):
             everything = shown(error) + pickle.dumps(error, 0).decode("latin-1")
             everything += repr([vars(record) for record in caplog.records])
-            for spelling in (token, escaped, repr(token)[1:-1], token[:12]):
+            for spelling in (escaped, repr(token)[1:-1], token[:12]):
                 assert spelling not in everything
     assert server.requests[0].headers["authorization"] == f"Bearer {token}"
 
@@ -3668,7 +3667,7 @@ CLI_FAILED = {  # the line, the answer, the exit code, stdout, patterns of the e
         "content_filter",
         ".",
     ),
-    "unknown reason": ("Hi", sse_answer(delta("Hi", "eos")), 1, "Hi\n", "'eos'", "."),
+    "unknown reason": ("Hi", sse_answer(delta("Hi", ["eos"])), 1, "Hi\n", "'eos'", "."),
     "other choices": (
         "Hi",
         sse_answer({**delta(), "choices": [CLI_OTHER]}),

@@ -10,7 +10,7 @@ import sys
 import tokenize
 
 COLUMNS = ["tokens", "tokens a line", "nodes a line", "conditionals", "private names"]
-LIMITS = {"deepinfra_min.py": [13600, 7.8, 4.5, 25, 0], "test_deepinfra_min.py": [30000, 9]}
+LIMITS = {"deepinfra_min.py": [13650, 7.8, 4.5, 25, 0], "test_deepinfra_min.py": [30000, 9]}
 LAYOUT = {"COMMENT", "NL", "NEWLINE", "INDENT", "DEDENT", "ENDMARKER"}
 SCOPES = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
