@@ -823,7 +823,7 @@ class Client:
         return re.sub(pattern, "***", text, flags=re.IGNORECASE)
 
     def _check_settings(self, base_url: str | None) -> None:
-        """Raise ConfigurationError unless all other settings can work."""
+        """Check the settings but for the token and the proxy; raise ConfigurationError."""
         base_url = base_url or os.environ.get("DEEPINFRA_BASE_URL") or DEFAULT_BASE_URL
         self.base_url = _check_base_url(base_url)
         for name in ("timeout", "connect_timeout", "deadline"):
@@ -1031,7 +1031,7 @@ class _Exchange:
         self._has_body = method != "HEAD" and status not in (101, 204, 304)
         names = [name.lower() for name in self.headers]
         self._lengths = names.count("content-length") + names.count("transfer-encoding")
-        self._is_bare = method != "HEAD" and status == 204 and self._lengths == 0
+        self._is_surely_empty = method != "HEAD" and status == 204 and self._lengths == 0
         seconds = time.monotonic() - started
         _log("debug", "%s %s: HTTP %d in %.3f s", method, request.full_url, status, seconds)
         return status
@@ -1061,8 +1061,9 @@ class _Exchange:
     def _read_block(self, size: int) -> bytes:
         """Return the next block of a body of which `size` bytes are read, b"" at its end."""
         response = self._response
-        if not self._has_body:  # a server may send one anyway, after the next call has looked
-            self._is_complete = self._is_bare
+        if not self._has_body:
+            # A server may send one anyway, so late that the next call would read it.
+            self._is_complete = self._is_surely_empty
             return b""
         self.start_step()
         block = b""
@@ -1365,8 +1366,8 @@ def _find_proxy(url: Any, setting: str | None) -> Any:
         setting.encode()  # fails for bytes of the environment that are not UTF-8
         proxy = urllib.parse.urlsplit(setting)
         has_address = proxy.hostname and proxy.port != 0
-        has_no_more = setting.rstrip("/").endswith(proxy.netloc)
-        if proxy.scheme == "http" and has_address and has_no_more:
+        ends_with_address = setting.rstrip("/").endswith(proxy.netloc)
+        if proxy.scheme == "http" and has_address and ends_with_address:
             return proxy
     shown = re.sub("(?s)//.*@", "//", setting)  # without a password
     problem = f"the proxy {shown} is not of the form http://host:port"
