@@ -18,13 +18,9 @@ to read, beside `collect` and `iter_sse`; connections; streams; command line.
 
 from __future__ import annotations
 
-import base64
 import codecs
-import contextlib
-import http.client
 import itertools
 import json
-import math
 import os
 import random
 import re
@@ -32,19 +28,21 @@ import socket
 import ssl
 import sys
 import time
-import urllib.parse
-import urllib.request
 import zlib
+from base64 import b64encode
 from collections.abc import Generator, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection, responses
+from urllib.parse import unquote_to_bytes, urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 TYPE_CHECKING = False  # importing typing takes longer than this module's own code
 if TYPE_CHECKING:
-    from typing import Any, NoReturn, TypeVar
+    from typing import Any, NoReturn
 
     JSON = dict[str, Any]
     Messages = str | Iterable[Mapping[str, Any] | "Message"]
-    T = TypeVar("T", bound="_Object")
 
 __all__ = [
     "DEFAULT_BASE_URL",
@@ -149,14 +147,13 @@ def _find_error(payload: Any) -> Any:
     """Return the object that tells of an error, None if a payload is not that of an error."""
     if isinstance(payload, list):
         return next(filter(None, map(_find_error, payload)), None)
-    if not isinstance(payload, dict):
-        return None
-    error = payload.get("error") or payload.get("errors")
-    if payload.get("choices") and not error:
-        return _find_error(payload["choices"])
-    is_text = isinstance(payload.get("message") or payload.get("msg"), str)
-    if error or is_text or payload.get("detail") or payload.get("finish_reason") == "error":
-        return _find_error(error) or payload
+    if isinstance(payload, dict):
+        error = payload.get("error") or payload.get("errors")
+        if payload.get("choices") and not error:
+            return _find_error(payload["choices"])
+        is_text = isinstance(payload.get("message") or payload.get("msg"), str)
+        if error or is_text or payload.get("detail") or payload.get("finish_reason") == "error":
+            return _find_error(error) or payload
     return None
 
 
@@ -172,7 +169,7 @@ def _find_text(error: Any) -> str:
     text = next(filter(None, map(_find_text, map(error.get, names))), "")
     place = error.get("loc")  # in a 422's list
     if isinstance(place, list):
-        text = ".".join(map(str, place)) + f": {text}"
+        text = f"{'.'.join(map(str, place))}: {text}"
     return text
 
 
@@ -197,25 +194,25 @@ class _Object:
         """Read from the annotations which JSON types a field takes, and the class of objects."""
         cls._kinds = {}
         for name, annotation in cls.__annotations__.items():
-            outer, *inner = re.findall(r"\w+", annotation)
-            item_class = globals().get(inner[0] if outer == "tuple" else outer)
-            cls._kinds[name] = _JSON_TYPES.get(outer, [dict]), item_class
+            outer, item = re.findall(r"(tuple)?\W*(\w+)", annotation)[0]
+            cls._kinds[name] = _JSON_TYPES.get(outer or item, [dict]), globals().get(item)
 
     @classmethod
-    def _parse(cls: type[T], raw: Any) -> T:
+    def _parse(cls, raw: Any) -> Any:
         """Return the object that JSON describes; a value of the wrong type counts as missing."""
         if not isinstance(raw, dict):
             raw = {}
         values: JSON = {}
         for name, value in raw.items():
-            types, item_class = cls._kinds.get(name, ([], None))
-            if type(value) not in types:
-                continue
-            if item_class and types == [list]:
-                value = tuple(item_class._parse(item) for item in value if isinstance(item, dict))
-            elif item_class:
-                value = item_class._parse(value)
-            values[name] = value
+            types, item_class = cls._kinds.get(name, ((), None))
+            if type(value) in types:
+                if type(value) is list:
+                    value = tuple(
+                        [item_class._parse(item) for item in value if isinstance(item, dict)]
+                    )
+                elif item_class:
+                    value = item_class._parse(value)
+                values[name] = value
         values["raw"] = raw
         return cls(**values)
 
@@ -223,6 +220,8 @@ class _Object:
         """Return the JSON to send: known and unknown fields, without the empty ones."""
         values = {**self.raw, **vars(self)}
         del values["raw"]
+        if values.get("reasoning"):  # of a message: goes back under the name that it came with
+            values.pop("reasoning_content", None)
         return {
             name: _to_json(value)
             for name, value in values.items()
@@ -248,7 +247,9 @@ class Function(_Object):
     raw: JSON = _RAW
 
     def __post_init__(self) -> None:
-        if isinstance(self.raw.get("arguments"), dict):  # some servers send the object itself
+        if isinstance(
+            self.raw.get("arguments"), (dict, list)
+        ):  # some servers send the object itself
             self.arguments = json.dumps(self.raw["arguments"])
 
 
@@ -281,18 +282,11 @@ class Message(_Object):
 
     def __post_init__(self) -> None:
         raw = self.raw
-        if raw and (not self.content or "reasoning" in raw):
+        if not self.content or "reasoning" in raw:
             content = raw.get("content") or raw.get("refusal")
             self.content = _join_parts(content) or self.content
             thinking = _join_parts(raw.get("reasoning")) or _join_parts(content, is_thinking=True)
             self.reasoning_content = self.reasoning_content or thinking or None
-
-    def to_dict(self) -> JSON:
-        """Return the JSON to send, with the reasoning under the name that it came with."""
-        values = super().to_dict()
-        if values.get("reasoning"):
-            values.pop("reasoning_content", None)
-        return values
 
 
 def _join_parts(content: Any, is_thinking: bool = False) -> str:
@@ -447,12 +441,13 @@ class Client:
         ssl_context: ssl.SSLContext | None = None,
         proxy: str | None = None,
     ) -> None:
-        self._idle: list[Any] = []
-        for limit in (timeout, connect_timeout, deadline):
+        self._idle: Any = []
+        for limit in (timeout, connect_timeout, deadline, max_retries + 1):
             if limit is not None and not limit > 0:
-                raise ConfigurationError(f"a limit is {limit!r}: give seconds above 0, or None")
-        if max_retries < 0:
-            raise ConfigurationError(f"max_retries is {max_retries!r}: give a number from 0 up")
+                raise ConfigurationError(
+                    "timeout, connect_timeout and deadline must be above 0, or None, and "
+                    "max_retries must not be negative"
+                )
         self.timeout = timeout
         self.connect_timeout = connect_timeout
         self.deadline = deadline
@@ -464,10 +459,9 @@ class Client:
         self._peer = url.netloc  # for messages
         self._headers, self._token_note = _make_headers(api_key, headers or {})
         self._proxy, self._proxy_headers = _find_proxy(url, proxy)
-        self._ssl_context = ssl_context
-        self._given_context = ssl_context
+        self._ssl_context = self._given_context = ssl_context
         if self._proxy:
-            self._peer += f" through the proxy {self._proxy[0]}:{self._proxy[1]}"
+            self._peer += f" through the proxy {self._proxy}"
             if url.scheme == "http":  # the proxy is asked for the whole URL
                 self._target = self.base_url
                 self._headers.update(self._proxy_headers)
@@ -504,15 +498,16 @@ class Client:
         StreamInterruptedError unless the stream proves complete, and what `chat` raises. Leaving
         the loop closes the connection.
         """
-        chunks = self._stream({**_make_payload(messages, model, params), "stream": True})
+        payload = {**_make_payload(messages, model, params), "stream": True}
+        request = self._open("POST", "/chat/completions", payload)
+        chunks = _iter_chunks(request, payload.get("n", 1))
         next(chunks)  # sends the request; from now on closing the generator closes the connection
         return chunks
 
     def models(self) -> list[Model]:
         """Return the models on offer. Raises what `chat` raises."""
         with self._open("GET", "/models") as response:
-            models: list[Model] = response.read_json(_parse_models)
-        return models
+            return list(response.read_json(_parse_models))
 
     def request(self, method: str, path: str, payload: Any = None) -> Any:
         """Send JSON to another endpoint, say "POST", "/embeddings", and return the JSON it answers.
@@ -539,19 +534,14 @@ class Client:
     def __getstate__(self) -> JSON:
         return {**vars(self), "_idle": [], "_ssl_context": self._given_context}
 
-    def _stream(self, payload: JSON) -> Generator[ChatCompletionChunk, None, None]:
-        with self._open("POST", "/chat/completions", payload) as response:
-            yield ChatCompletionChunk()  # taken by stream(), not by the caller
-            yield from _iter_chunks(response, payload.get("n", 1))
-
-    @contextlib.contextmanager
+    @contextmanager
     def _open(self, method: str, path: str, payload: Any = None) -> Iterator[_Response]:
         """Send a request, again where that is safe; yield the response once a 2xx has begun."""
         body = None
         if payload is not None:
-            body = json.dumps(payload, default=_encode).encode()
+            body = json.dumps(payload, default=lambda item: dict(_to_json(item))).encode()
         request = method, f"{self._target}/{path.lstrip('/')}", body, self._headers
-        end = time.monotonic() + (self.deadline or math.inf)
+        end = time.monotonic() + (self.deadline or 1e9)
         for retries in itertools.count():
             response = None
             try:
@@ -567,11 +557,12 @@ class Client:
                     raise
                 logging = sys.modules.get("logging")  # a program without it does not log
                 if logging:
-                    text = f"retry {retries + 1} in {wait:.2f} s: {error}"
-                    logging.getLogger("deepinfra_min").info("%s", text)
+                    logging.getLogger("deepinfra_min").info(
+                        f"retry {retries + 1} in {wait:.2f} s: {error}"
+                    )
             time.sleep(wait)
 
-    @contextlib.contextmanager
+    @contextmanager
     def _exchange(self, request: Any, end: float) -> Iterator[_Response]:
         """Send a request on a connection that no other call uses meanwhile; yield the response."""
         idle = self._idle
@@ -580,16 +571,17 @@ class Client:
         connection = self._take_connection()
         try:
             try:
-                if connection is None:
-                    connection = self._make_connection(_time_left(end, self.connect_timeout))
+                if not connection:
+                    connection = self._make_connection()
+                    connection.timeout = _time_left(end, self.connect_timeout)
                     connection.connect()
+                    with suppress(OSError, AttributeError):  # probe a peer that is silent
+                        connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+                        connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 60)
                 doing = "waiting for"
                 sock = connection.sock  # http.client drops it if the answer ends the connection
-                with contextlib.suppress(OSError, AttributeError):  # probe a peer that is silent
-                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-                    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 60)
                 sock.settimeout(_time_left(end, self.timeout))
-                with contextlib.suppress(ConnectionError, ssl.SSLError):  # a 413 may be there
+                with suppress(ConnectionError, ssl.SSLError):  # a 413 may be there
                     connection.request(*request)
                 response = connection.getresponse()
                 response.client = self
@@ -597,20 +589,19 @@ class Client:
                 response.end = end
             except _NETWORK_ERRORS as error:
                 self._raise_network_error(error, doing, end)
-            response.check()
-            yield response
+            with response:
+                response.check()
+                yield response
         finally:
-            if response:
-                response.close()
-                response.client = None  # a kept connection holds the response
             if response and response.is_complete and idle is self._idle and len(idle) < 32:
+                response.client = None  # a kept connection holds the response
                 idle.append((connection, time.monotonic(), os.getpid()))
             elif connection:
                 connection.close()
 
     def _take_connection(self) -> Any:
         """Return the connection that has been idle for longest, None if there is none."""
-        with contextlib.suppress(IndexError):  # the list is empty
+        with suppress(IndexError):  # the list is empty
             while True:
                 connection, since, pid = self._idle.pop(0)
                 if time.monotonic() - since < 60 and pid == os.getpid():
@@ -624,32 +615,30 @@ class Client:
                 connection.close()
         return None
 
-    def _make_connection(self, seconds: float) -> Any:
+    def _make_connection(self) -> Any:
         """Return a connection that is still to be made, through the proxy if there is one."""
         url = self._url
-        port = url.port or {"http": 80, "https": 443}[url.scheme]
-        host, hop = self._proxy or (url.hostname, port)
-        connection: Any
-        if url.scheme == "http":
-            connection = http.client.HTTPConnection(host, hop, timeout=seconds)
-        else:
-            context = self._ssl_context or ssl.create_default_context()  # takes 20 ms
-            self._ssl_context = context
-            connection = http.client.HTTPSConnection(host, hop, timeout=seconds, context=context)
+        hop = self._proxy or url.netloc
+        connection: Any = HTTPConnection(hop)
+        if url.scheme == "https":
+            self._ssl_context = self._ssl_context or ssl.create_default_context()  # takes 20 ms
+            connection = HTTPSConnection(hop, context=self._ssl_context)
             if self._proxy:
                 host = re.sub(r":\d+$", "", url.netloc)  # an IPv6 address keeps its brackets
-                headers = {"Host": f"{host}:{port}", **self._proxy_headers}
-                connection.set_tunnel(host, port, headers)
+                port = url.port or 443
+                connection.set_tunnel(host, port, {"Host": f"{host}:{port}", **self._proxy_headers})
         connection.response_class = _Response
         return connection
 
     def _raise_network_error(
-        self, error: Any, doing: str, end: float, cut_error: Any = APIConnectionError
+        self, error: Any, doing: str, end: float, error_class: Any = APIConnectionError
     ) -> NoReturn:
         """Raise our error for one of socket, ssl, http.client, zlib or the email package."""
-        error_class = cut_error
         problem = f"failed: {_clean(self._mask(str(error)))}"
-        is_retryable = isinstance(error, OSError) and doing != "reading from"
+        cause = None  # http.client's own errors may quote the server
+        if isinstance(error, OSError):
+            cause = error.with_traceback(None)  # http.client's frames hold the token
+        is_retryable = cause is not None and doing != "reading from"
         if isinstance(error, ssl.SSLCertVerificationError):
             problem += "; for a private CA, set SSL_CERT_FILE or pass ssl_context="
             is_retryable = False
@@ -664,9 +653,6 @@ class Client:
             problem = f"took longer than {getattr(self, name)} s ({name})"
         failure = error_class(f"{doing} {self._peer} {problem}")
         failure.is_retryable = is_retryable
-        cause = None  # http.client's own errors may quote the server
-        if isinstance(error, OSError):
-            cause = error.with_traceback(None)  # http.client's frames hold the token
         raise failure from cause
 
     def _mask(self, text: str) -> str:
@@ -679,10 +665,10 @@ class Client:
 
 def _parse_base_url(url: str) -> Any:
     """Return the parts of the URL, which has no place for credentials or a query."""
-    pattern = r"(?i)https?://([\w.-]+|\[[\da-f:.]+\])(:\d+)?(/[!\"$->A-~]*)?"
-    with contextlib.suppress(ValueError):  # a port or an IPv6 address that can't be
-        parts = urllib.parse.urlsplit(url.strip().rstrip("/"))
-        if re.fullmatch(pattern, parts.geturl(), re.ASCII) and parts.port != 0:
+    pattern = r"(?ai)https?://([\w.-]+|\[[\da-f:.]+\])(:\d+)?(/[!\"$->A-~]*)?"
+    with suppress(ValueError):  # a port or an IPv6 address that can't be
+        parts = urlsplit(url.strip().rstrip("/"))
+        if re.fullmatch(pattern, parts.geturl()) and parts.port != 0:
             return parts
     raise ConfigurationError(
         "the base URL (base_url= or DEEPINFRA_BASE_URL) is not http[s]://host[:port][/path]"
@@ -695,11 +681,13 @@ def _make_headers(api_key: str | None, others: Any) -> tuple[JSON, str]:
     found = {name: os.environ.get(name, "") for name in names}
     if api_key is not None:
         found = {"api_key": api_key}
-    agent = f"deepinfra_min/{__version__} Python/{sys.version.split()[0]}"
-    headers = {"Content-Type": "application/json", "User-Agent": agent}
+    headers = {
+        "Content-Type": "application/json",
+        "User-Agent": f"deepinfra_min/{__version__} Python/{sys.version.split()[0]}",
+    }
     note = "set DEEPINFRA_TOKEN to a token from https://deepinfra.com/dash/api_keys"
     for source, value in found.items():
-        token = value.strip().strip("\"'").strip()  # as copied from a .env file
+        token = value.strip().strip("\"' \t\r\n")  # as copied from a .env file
         if not re.fullmatch("[!-~]*", token):
             raise ConfigurationError(f"the token from {source} has white space or odd characters")
         if token:
@@ -713,24 +701,24 @@ def _make_headers(api_key: str | None, others: Any) -> tuple[JSON, str]:
     return headers, note
 
 
-def _find_proxy(url: Any, setting: str | None) -> tuple[Any, JSON]:
-    """Return the proxy's host and port, None if there is no proxy, and the headers for it."""
+def _find_proxy(url: Any, setting: str | None) -> tuple[str, JSON]:
+    """Return the proxy's host:port, "" if there is no proxy, and the headers for it."""
     is_loopback = url.hostname in ("localhost", "127.0.0.1", "::1")
-    if setting is None and not (is_loopback or urllib.request.proxy_bypass(url.netloc)):
-        setting = urllib.request.getproxies().get(url.scheme)
+    if setting is None and not (is_loopback or proxy_bypass(url.netloc)):
+        setting = getproxies().get(url.scheme)
     if not setting:
-        return None, {}
-    pattern = r"(?i)(?:http://)?(?:([!-~]*)@)?([\w.-]+|\[[\da-f:.]+\])(?::(\d{1,5}))?/?"
-    match = re.fullmatch(pattern, setting, re.ASCII)
+        return "", {}
+    pattern = r"(?ai)(?:http://)?(?:([!-.0-~]*)@)?([\w.-]+|\[[\da-f:.]+\])(?::(\d{1,5}))?/?"
+    match = re.fullmatch(pattern, setting)
     if not match:
-        shown = setting.rpartition("@")[2]  # without a password
-        raise ConfigurationError(f"the proxy (HTTPS_PROXY or proxy=) is not http://...: {shown!r}")
+        raise ConfigurationError(  # without the password
+            f"the proxy (HTTPS_PROXY or proxy=) is not http://...: {setting.rpartition('@')[2]!r}"
+        )
     login, host, port = match.groups()
     headers = {}
     if login:
-        basic = base64.b64encode(urllib.parse.unquote_to_bytes(login)).decode()
-        headers["Proxy-Authorization"] = f"Basic {basic}"
-    return (host.strip("[]"), int(port or 80)), headers
+        headers["Proxy-Authorization"] = f"Basic {b64encode(unquote_to_bytes(login)).decode()}"
+    return f"{host}:{port or 80}", headers
 
 
 def _is_private(host: Any) -> bool:
@@ -750,13 +738,6 @@ def _make_payload(messages: Messages, model: str | None, params: JSON) -> JSON:
         messages = [{"role": "user", "content": messages}]
     payload = {"model": model or DEFAULT_MODEL, "messages": list(messages), **params}
     return {name: value for name, value in payload.items() if value is not None}
-
-
-def _encode(value: Any) -> JSON:
-    """Return as JSON what json.dumps() can't encode: one of our objects, or a mapping."""
-    if isinstance(value, _Object):
-        return value.to_dict()
-    return dict(value)
 
 
 def _parse_models(payload: Any) -> list[Model]:
@@ -781,7 +762,8 @@ def _parse_models(payload: Any) -> list[Model]:
 # `connect_timeout` limits each step of connecting, `timeout` each wait for bytes, `deadline` all,
 # whenever bytes arrive or are waited for. `limit` sets an earlier end where little can come.
 
-_NETWORK_ERRORS = (OSError, http.client.HTTPException, ValueError, zlib.error)
+_decode_json = json.JSONDecoder().decode  # json.loads() takes longer, for each chunk
+_NETWORK_ERRORS = (OSError, HTTPException, ValueError, zlib.error)
 
 
 def _time_left(end: float, seconds: float | None) -> float:
@@ -792,12 +774,12 @@ def _time_left(end: float, seconds: float | None) -> float:
     return left
 
 
-class _Response(http.client.HTTPResponse):
+class _Response(HTTPResponse):
     """An answer that is being read."""
 
-    client: Any = None
-    sock: Any = None
-    end = 0.0
+    client: Any
+    sock: Any
+    end: float
     is_complete = False
 
     def check(self) -> None:
@@ -807,7 +789,7 @@ class _Response(http.client.HTTPResponse):
         if not 200 <= self.status < 300:
             self.limit(10)
             body: Any = []
-            with contextlib.suppress(APIConnectionError):  # a part is enough
+            with suppress(APIConnectionError):  # a part is enough
                 body.extend(self.iter_blocks())
             self.raise_api_error(_decode(body), self.status)
 
@@ -817,27 +799,28 @@ class _Response(http.client.HTTPResponse):
 
     def iter_blocks(self, cut_error: Any = APIConnectionError) -> Iterator[bytes]:
         """Yield the body as it arrives, inflated; raise `cut_error` if it breaks off."""
-        encoding = self.headers.get("Content-Encoding", "identity").strip().lower()
-        if encoding not in ("identity", "gzip", "x-gzip", "deflate"):
-            raise APIResponseError(f"{self.client._peer} sent an answer encoded as {encoding!r}")
-        inflater = zlib.decompressobj(47)  # for gzip, though nobody asked for it
-        size = 0
+        encoding = self.headers.get("Content-Encoding", "identity").strip()
+        inflater: Any = None
+        if encoding.lower() in ("gzip", "x-gzip", "deflate"):  # though nobody asked for it
+            inflater = zlib.decompressobj(47)
+        elif encoding.lower() != "identity":
+            raise APIResponseError(f"the answer is encoded as {self.client._mask(encoding)!r}")
+        is_empty = True
         try:
             while self.length != 0 and not self.isclosed():
                 self.sock.settimeout(_time_left(self.end, self.client.timeout))
                 block = self.read1(65536)
                 if not block:
                     break
-                size += len(block)
-                if encoding != "identity":
+                is_empty = False
+                if inflater:
                     block = inflater.decompress(block)
                 yield block
-            has_no_end = self.length is None and not self.chunked
-            if self.length or (has_no_end and not size):
+            if self.length or (is_empty and self.length is None and not self.chunked):
                 raise ConnectionError("the connection was cut")  # http.client ends quietly
         except _NETWORK_ERRORS as error:
             self.client._raise_network_error(error, "reading from", self.end, cut_error)
-        self.is_complete = size > 0 and not self.will_close
+        self.is_complete = not (is_empty or self.will_close)
 
     def read_json(self, parse: Any = None) -> Any:
         """Return the JSON of the whole answer, parsed; None if there is no body, nor `parse`."""
@@ -852,14 +835,14 @@ class _Response(http.client.HTTPResponse):
         Raises APIError for an error payload, APIResponseError for what is not as the API promises.
         """
         try:
-            payload = json.loads(text)
+            payload = _decode_json(text)
             is_suspect = '"error' in text or (parse and "choices" not in text)  # most are not
             if is_suspect and _find_error(payload):
                 self.raise_api_error(text)
             if parse:
                 return parse(payload)
             return payload
-        except (ValueError, RecursionError) as error:
+        except (ValueError, TypeError, RecursionError) as error:
             problem = f"the answer can't be used: {error}"
             if re.match(r"\s*(data|event|id|retry)?:", text):
                 problem = "an event stream came, which was not asked for: use stream()"
@@ -868,8 +851,8 @@ class _Response(http.client.HTTPResponse):
             failure.body = body
             raise failure from None
 
-    def raise_api_error(self, text: str, status: int | None = None) -> NoReturn:
-        """Raise APIError for the text of an error payload; inside a 200, `status` is None."""
+    def raise_api_error(self, text: str, status: int = 0) -> NoReturn:
+        """Raise APIError for the text of an error payload; inside a 200, `status` is 0."""
         mask = self.client._mask
         headers = {name.lower(): mask(value) for name, value in self.headers.items()}
         text = mask(text)
@@ -883,25 +866,24 @@ class _Response(http.client.HTTPResponse):
                 message = text
         except (ValueError, RecursionError):  # not JSON, or nested too deeply
             body = message = text
-            if text.lstrip().startswith("<"):
+            if re.match(r"\s*<", text):
                 message = "an HTML page"
-        if status is None and re.fullmatch(r"[45]\d\d", str(code)):
+        if not status and re.fullmatch(r"[45]\d\d", str(code)):
             status = int(str(code))
-        number = status or 0
-        message = _clean(message) or http.client.responses.get(number, "no message")
+        message = _clean(message) or responses.get(status, "no message")
         summary = f"the API answered: {message}"
         if status:
             summary = f"HTTP {status}: {message}"
-        error_class = ServerError if number >= 500 else APIError
-        if number in (401, 403):
+        error_class = ServerError if status >= 500 else APIError
+        if status in (401, 403):
             error_class = AuthenticationError
             summary += f"; {self.client._token_note}"
-        elif number == 429:
+        elif status == 429:
             error_class = RateLimitError
         elif "location" in headers:
             summary += f"; redirects are refused, this one to {headers['location']!r}"
         error = error_class(summary)
-        error.status = status
+        error.status = status or None
         error.message = message
         error.body = body
         error.code = code
@@ -910,7 +892,7 @@ class _Response(http.client.HTTPResponse):
         seconds = headers.get("retry-after", "").strip()
         if seconds.isdecimal():
             error.retry_after = float(seconds)
-        error.is_retryable = number in (408, 409, 429) or number >= 500
+        error.is_retryable = status in (408, 409, 429) or status >= 500
         raise error
 
 
@@ -927,79 +909,83 @@ def iter_sse(blocks: Iterable[bytes]) -> Iterator[ServerSentEvent]:
     Follows https://html.spec.whatwg.org/multipage/server-sent-events.html, without `id` and
     `retry`, and does no I/O. A field `error`, which llama.cpp sends, makes an event of that name.
     """
-    decoder = codecs.getincrementaldecoder("utf-8-sig")("replace")
     is_after_cr = False
-    begun: list[str] = []  # the pieces of a line whose end has not come
+    begun = ""  # a line whose end has not come
     event = ""
     data = []
-    for text in filter(None, map(decoder.decode, blocks)):
+    for text in codecs.iterdecode(blocks, "utf-8-sig", "replace"):
         if is_after_cr and text.startswith("\n"):  # the rest of a CRLF, whose CR ended the line
             text = text[1:]
         is_after_cr = text.endswith("\r")
-        *lines, rest = re.split("\r\n?|\n", text)
+        *lines, rest = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
         if lines:
-            lines[0] = "".join([*begun, lines[0]])
-            begun = []
-        begun.append(rest)
+            lines[0] = begun + lines[0]
+            begun = ""
+        begun += rest  # in place, since nothing else refers to it
         for line in lines:
-            name, _, value = line.partition(":")
-            if value.startswith(" "):
-                value = value[1:]
-            if name in ("data", "error"):
-                data.append(value)
-            if name == "event":
-                event = value
-            elif name == "error":
-                event = name
-            elif not line:
-                if data:
-                    yield ServerSentEvent(event or "message", "\n".join(data))
-                event = ""
-                data = []
+            if line:
+                name, _, value = line.partition(":")
+                if value.startswith(" "):
+                    value = value[1:]
+                if name in ("data", "error"):
+                    data.append(value)
+                if name == "event":
+                    event = value
+                elif name == "error":
+                    event = name
+                continue
+            if data:
+                yield ServerSentEvent(event or "message", "\n".join(data))
+            event = ""
+            data = []
 
 
-def _iter_chunks(response: _Response, count: int) -> Iterator[ChatCompletionChunk]:
-    """Yield the chunks of a stream; raise unless it proves complete.
+def _iter_chunks(request: Any, count: int) -> Generator[ChatCompletionChunk, None, None]:
+    """Send a request and yield the chunks of the stream; raise unless it proves complete.
 
     It does by [DONE], or if it ends or falls silent when each of the `count` choices has a finish
     reason. Who asked for one choice gets one, whatever the index of its parts.
     """
-    reasons: Any = {}  # why each choice ended
+    begun: Any = set()  # the choices
+    ended: Any = set()
     is_finished = False
-    blocks = response.iter_blocks(StreamInterruptedError)
-    first = next(blocks, b"")
-    if first.lstrip()[:1] in (b"{", b"[", b"<"):
-        response.decode(_decode([first, *blocks]), ChatCompletion._parse)
-        raise APIResponseError("a whole answer came instead of a stream: use chat()")
-    try:
-        for event in iter_sse(itertools.chain([first], blocks)):
-            data = event.data.strip()
-            if event.event == "error":
-                response.raise_api_error(data)
-            if data == "[DONE]" and reasons:
-                break
-            if event.event != "message" or data in ("", "null", "[DONE]"):
-                continue  # a sign of life
-            chunk = response.decode(data, ChatCompletionChunk._parse)
-            for choice in chunk.choices:
-                if count == 1:
-                    choice.index = 0
-                reasons[choice.index] = choice.finish_reason or reasons.get(choice.index)
-            if chunk.raw.get("choices", ()) is not None or chunk.usage:
-                yield chunk
-            if not is_finished and len(reasons) >= count and all(reasons.values()):
-                is_finished = True
-                response.limit(2)  # for the usage and [DONE]
-        else:
+    with request as response:
+        yield ChatCompletionChunk()  # taken by stream(), not by the caller
+        blocks = response.iter_blocks(StreamInterruptedError)
+        first = next(blocks, b"")
+        if re.match(rb"\s*[{\[<]", first):
+            response.decode(_decode([first, *blocks]), ChatCompletion._parse)
+            raise APIResponseError("a whole answer came instead of a stream: use chat()")
+        try:
+            for event in iter_sse(itertools.chain([first], blocks)):
+                data = event.data.strip()
+                if event.event == "error":
+                    response.raise_api_error(data)
+                if data == "[DONE]" and begun:
+                    break
+                if event.event != "message" or data in ("", "null", "[DONE]"):
+                    continue  # a sign of life
+                chunk = response.decode(data, ChatCompletionChunk._parse)
+                for choice in chunk.choices:
+                    if count == 1:
+                        choice.index = 0
+                    begun.add(choice.index)
+                    if choice.finish_reason:
+                        ended.add(choice.index)
+                if chunk.raw.get("choices", ()) is not None or chunk.usage:
+                    yield chunk
+                if ended == begun and len(ended) >= count:
+                    is_finished = True
+                    response.limit(2)  # for the usage and [DONE]
+            else:
+                if not is_finished:
+                    raise StreamInterruptedError("the stream ended before the answer was complete")
+        except APITimeoutError:
             if not is_finished:
-                raise StreamInterruptedError("the stream ended before the answer was complete")
-    except APITimeoutError:
-        if not is_finished:
-            raise
-    response.limit(0.25)
-    with contextlib.suppress(DeepInfraError):
-        for _ in blocks:  # the end of the body, without which the connection can't be kept
-            pass
+                raise
+        response.limit(0.25)
+        with suppress(DeepInfraError):
+            list(blocks)  # the end of the body, without which the connection can't be kept
 
 
 def collect(chunks: Iterable[ChatCompletionChunk]) -> ChatCompletion:
@@ -1015,21 +1001,20 @@ def collect(chunks: Iterable[ChatCompletionChunk]) -> ChatCompletion:
         for chunk in chunks:
             raw.update((name, value) for name, value in chunk.raw.items() if value is not None)
             for part in map(ChunkChoice.to_dict, chunk.choices):
-                choice = choices.setdefault(part["index"], {"message": {"tool_calls": []}})
-                delta = part.pop("delta")
-                part.pop("message", None)  # where the server sent it for a delta
-                for piece in delta.pop("tool_calls", ()):
-                    _merge(_find_call(choice["message"]["tool_calls"], piece), piece)
-                _merge(choice["message"], delta)
-                _merge(choice, part)
+                part["message"] = part.pop("delta")
+                _merge(choices.setdefault(part["index"], {}), part)
     except DeepInfraError as error:
         failure = error
     for choice in choices.values():
-        for call in choice["message"]["tool_calls"]:
+        calls: Any = []
+        for piece in choice["message"].get("tool_calls", ()):
+            _merge(_find_call(calls, piece), piece)
+        for call in calls:
             call.pop("index", None)  # which a call has only in a stream
+        choice["message"]["tool_calls"] = calls
     raw.update(object="chat.completion", choices=[choices[index] for index in sorted(choices)])
     # Servers that cut strings by UTF-16 send halves of an emoji, which JSON joins.
-    completion = ChatCompletion._parse(json.loads(json.dumps(raw)))
+    completion: ChatCompletion = ChatCompletion._parse(json.loads(json.dumps(raw)))
     if failure:
         failure.partial = completion
         raise failure
@@ -1041,7 +1026,7 @@ def _merge(target: JSON, part: JSON) -> None:
     for name, value in part.items():
         known = target.pop(name, type(value)())
         is_whole = name.endswith(("id", "name", "reason", "role", "type"))
-        if type(known) is type(value) is dict and name in ("function", "logprobs"):
+        if type(known) is type(value) is dict and name in ("message", "function", "logprobs"):
             _merge(known, value)
         elif type(known) is type(value) in (str, list) and not is_whole:
             known += value  # in place, since nothing else refers to it
@@ -1050,7 +1035,7 @@ def _merge(target: JSON, part: JSON) -> None:
         target[name] = known
 
 
-def _find_call(calls: list[JSON], piece: JSON) -> JSON:
+def _find_call(calls: Any, piece: JSON) -> Any:
     """Return the call that a piece belongs to: that of its id, else of its index, else the last.
 
     Another id, or a name where the call has one, begins a new call: some servers give every call
@@ -1059,7 +1044,7 @@ def _find_call(calls: list[JSON], piece: JSON) -> JSON:
     call_id = piece.get("id")
     index = piece.get("index")
     name = piece["function"].get("name")
-    for call in reversed(calls):
+    for call in calls:
         if call_id and call_id == call.get("id"):
             return call
     for call in reversed(calls):
@@ -1073,52 +1058,55 @@ def _find_call(calls: list[JSON], piece: JSON) -> JSON:
 
 # ---- Command line --------------------------------------------------------------------------------
 
-_EPILOG = """The answer goes to stdout, all else to stderr. Environment: DEEPINFRA_TOKEN (else
-DEEPINFRA_API_KEY, DEEPINFRA_API_TOKEN), DEEPINFRA_MODEL, DEEPINFRA_BASE_URL; HTTPS_PROXY, NO_PROXY,
-SSL_CERT_FILE. Exit codes: 0 complete; 1 failed; 2 wrong usage or settings; 3 the answer on stdout
-is a part; 130 Ctrl-C; 141 the reader of stdout went away."""
-
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line and return its exit code; `--help` lists both."""
     for name in ("stdin", "stdout", "stderr"):
-        stream = getattr(sys, name) or open(os.devnull)  # noqa: SIM115  (it is closed)
+        stream = getattr(sys, name) or open(os.devnull)  # None if it is closed
         setattr(sys, name, stream)
-        with contextlib.suppress(AttributeError, OSError):  # a notebook's can't be changed
+        with suppress(AttributeError, OSError):  # a notebook's can't be changed
             stream.reconfigure(encoding="utf-8", errors="replace")
     try:
         try:
             return _run(_make_parser().parse_args(argv))
         finally:
-            print(end="", flush=True)  # what argparse has printed
+            sys.stdout.flush()  # what argparse has printed
+    except ConfigurationError as error:
+        return _fail(error, 2)
     except DeepInfraError as error:
-        code = 1
-        if isinstance(error, ConfigurationError):
-            code = 2
-        return _fail(error, code)
+        return _fail(error, 1)
     except KeyboardInterrupt:
         return 130
     except OSError as error:  # of stdin or stdout; none of the library's errors is one
-        with contextlib.suppress(OSError):  # Python flushes stdout at exit, which would fail again
+        with suppress(OSError):  # Python flushes stdout at exit, which would fail again
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if isinstance(error, BrokenPipeError):
             return 141
-        return _fail(error, 1)
+        return _fail(f"stdin or stdout failed: {error}", 1)
 
 
 def _make_parser() -> Any:
     import argparse  # here, since a program that imports this module may have no command line
 
     parser = argparse.ArgumentParser(
-        description="Ask a model on DeepInfra and stream its answer to stdout.", epilog=_EPILOG
+        description="Ask a model on DeepInfra and stream its answer to stdout.",
+        epilog="""The answer goes to stdout, all else to stderr. Environment: DEEPINFRA_TOKEN (else
+        DEEPINFRA_API_KEY, DEEPINFRA_API_TOKEN), DEEPINFRA_MODEL, DEEPINFRA_BASE_URL; HTTPS_PROXY,
+        NO_PROXY, SSL_CERT_FILE. Exit codes: 0 complete; 1 failed; 2 wrong usage or settings; 3 the
+        answer on stdout is a part; 130 Ctrl-C; 141 the reader of stdout went away.""",
     )
     add = parser.add_argument
-    add("prompt", nargs="?", help="what to ask; what stdin holds is added")
+    add("prompt", nargs="?", default="", help="what to ask; what stdin holds is added")
     model = os.environ.get("DEEPINFRA_MODEL") or DEFAULT_MODEL
     add("-m", "--model", default=model, help=f"default: {DEFAULT_MODEL}")
     add("-s", "--system", help="system prompt")
-    text = "any parameter of the API; VALUE is JSON, else a string"
-    add("-o", "--option", metavar="NAME=VALUE", action="append", default=[], help=text)
+    add(
+        "-o",
+        "--option",
+        action="append",
+        default=[],
+        help="NAME=VALUE, any parameter of the API; VALUE is JSON, else a string",
+    )
     add("--base-url", help=f"default: {DEFAULT_BASE_URL}")
     add("--timeout", type=float, default=600.0, help="seconds of silence; default: 600")
     add("--retries", type=int, default=2, help="default: 2")
@@ -1141,21 +1129,33 @@ def _run(args: Any) -> int:
     if args.verbose:
         import logging
 
-        logging.basicConfig(level=logging.INFO, format="%(message)s")
-    options = {"timeout": args.timeout, "max_retries": args.retries}
-    with Client(base_url=args.base_url, **options) as client:
+        logging.basicConfig(level="INFO")
+    with Client(base_url=args.base_url, timeout=args.timeout, max_retries=args.retries) as client:
         if args.models:
             for model in client.models():
                 print(_make_safe(model.id, sys.stdout))
             return 0
-        args.params = _make_params(args)
+        params = {"model": args.model}
+        if args.usage and not args.json:
+            params["stream_options"] = {"include_usage": True}
+        for option in args.option:
+            name, equals, text = option.partition("=")
+            if not equals or name in ("", "self", "messages", "stream"):
+                raise ConfigurationError(
+                    f"-o {option}: not NAME=VALUE, or a NAME that can't be set"
+                )
+            params[name] = text
+            with suppress(ValueError, RecursionError):
+                params[name] = json.loads(text)
+        args.params = params
         history = []
-        if args.system is not None:
+        if args.system:
             history.append(Message("system", args.system))
-        prompt = args.prompt or ""
-        if args.interactive or (sys.stdin.isatty() and args.prompt is None):
+        prompt = args.prompt
+        is_terminal = sys.stdin.isatty()
+        if args.interactive or (is_terminal and not prompt):
             return _converse(client, args, history, prompt)
-        if not (args.no_stdin or sys.stdin.isatty()):
+        if not (args.no_stdin or is_terminal):
             prompt = "\n\n".join(filter(str.strip, [prompt, _read_stdin()]))
         if not prompt.strip():
             raise ConfigurationError("there is nothing to send: give a prompt, or pipe one in")
@@ -1163,27 +1163,13 @@ def _run(args: Any) -> int:
         return _answer(client, args, history)
 
 
-def _make_params(args: Any) -> JSON:
-    """Return the parameters of the API that the arguments say."""
-    params = {"model": args.model}
-    if args.usage and not args.json:
-        params["stream_options"] = {"include_usage": True}
-    for option in args.option:
-        name, equals, text = option.partition("=")
-        if not equals or name in ("", "self", "messages", "stream"):
-            raise ConfigurationError(f"-o {option}: not NAME=VALUE, or a NAME that can't be set")
-        params[name] = text
-        with contextlib.suppress(ValueError, RecursionError):
-            params[name] = json.loads(text)
-    return params
-
-
 def _read_stdin() -> Any:
     """Return what stdin holds; after 3 seconds without its end, say what is waited for."""
     import threading
 
-    notice = "waiting for the end of stdin; to go without it, use -n or </dev/null"
-    timer = threading.Timer(3, _fail, [notice, 0])
+    timer = threading.Timer(
+        3, _fail, ["waiting for the end of stdin; to go without it, use -n or </dev/null", 0]
+    )
     timer.start()
     try:
         data = getattr(sys.stdin, "buffer", sys.stdin).read()
@@ -1192,7 +1178,7 @@ def _read_stdin() -> Any:
     if isinstance(data, str):  # from a StringIO
         return data
     encoding = "utf-8-sig"
-    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):  # PowerShell's
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):  # PowerShell's
         encoding = "utf-16"
     return data.decode(encoding, "replace")
 
@@ -1200,10 +1186,8 @@ def _read_stdin() -> Any:
 def _converse(client: Client, args: Any, history: Any, prompt: str) -> int:
     """Answer what the user types, turn by turn; return the last exit code."""
     code = 0
-    mark = ""
-    if sys.stdin.isatty():
-        mark = "> "
-    with contextlib.suppress(ImportError):  # input() edits lines with it
+    mark = "> " if sys.stdin.isatty() else ""
+    with suppress(ImportError):  # input() edits lines with it
         import readline
 
         readline.parse_and_bind("set enable-bracketed-paste on")  # pasted lines are one turn
@@ -1225,19 +1209,20 @@ def _converse(client: Client, args: Any, history: Any, prompt: str) -> int:
 def _answer(client: Client, args: Any, history: Any) -> int:
     """Print the answer to a conversation, and add it there; return the exit code."""
     started = time.monotonic()
-    texts: list[str] = []  # what is printed
+    texts: Any = []  # what is printed
     answer: Any = None
     code = 0
     _show_status("waiting")
     try:
         if args.json:
             answer = client.chat(history, **args.params)
-            _show(json.dumps(answer.raw, ensure_ascii=False) + "\n", texts)
+            shown = [answer.raw]
         else:
             chunks = client.stream(history, **args.params)
             answer = collect(_show_chunks(chunks, args.reasoning, texts))
-            for call in answer.message.tool_calls:
-                _show(json.dumps(call.to_dict(), ensure_ascii=False) + "\n", texts)
+            shown = _to_json(answer.message.tool_calls)
+        for item in shown:
+            _show(json.dumps(item, ensure_ascii=False) + "\n", texts)
         reason = answer.choices[0].finish_reason or ""
         if not (answer.text or answer.message.tool_calls):
             code = _fail(f"the answer has no text; it ended with {reason!r}", 1)
@@ -1252,11 +1237,12 @@ def _answer(client: Client, args: Any, history: Any) -> int:
         message = Message("assistant", "".join(texts))
         if answer:
             message = answer.message
-        history.append(message)
-        if not (message.content or message.tool_calls):
-            del history[-2:]  # the turn that has no answer
-    if args.usage and answer and answer.usage:
-        usage = answer.usage
+        if message.content or message.tool_calls:
+            history.append(message)
+        else:
+            history.pop()  # the turn that has no answer
+    usage = answer and answer.usage
+    if args.usage and usage:
         text = f"{usage.prompt_tokens} + {usage.completion_tokens} = {usage.total_tokens} tokens"
         if usage.estimated_cost is not None:
             text += f", ${usage.estimated_cost:.7f}"
@@ -1271,12 +1257,10 @@ def _show_chunks(chunks: Any, shows_reasoning: bool, texts: Any) -> Iterator[Any
         for chunk in chunks:
             for choice in chunk.choices:
                 reasoning = choice.delta.reasoning_content
-                if not reasoning or choice.index:
-                    continue
-                if shows_reasoning:
+                if reasoning and shows_reasoning and not choice.index:
                     _note(_make_safe(reasoning, sys.stderr))
                     line_end = "\n"
-                elif not texts:
+                elif reasoning and not texts:
                     _show_status("thinking")
             if chunk.text:
                 _note(line_end)
@@ -1317,7 +1301,7 @@ def _fail(problem: object, code: int) -> int:
 
 
 def _note(text: str) -> None:
-    with contextlib.suppress(OSError):
+    with suppress(OSError):
         print(text, end="", file=sys.stderr, flush=True)
 
 
