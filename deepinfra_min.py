@@ -12,15 +12,14 @@
         print(chunk.text, end="", flush=True)
 
 The token comes from DEEPINFRA_TOKEN. To vendor this file, copy it under any name; to update it,
-copy it again. Its sections: errors; data; client, whose public methods are all that a user needs
-to read, beside `collect` and `iter_sse`; connections; streams; command line.
+copy it again. Its sections: errors, data, client, connections, streams, command line. A user needs
+to read as far as the public methods of `Client`, and the docstrings of `collect` and `iter_sse`.
 """
 
 from __future__ import annotations
 
 import codecs
 import itertools
-import json
 import os
 import random
 import re
@@ -33,7 +32,8 @@ from base64 import b64encode
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection, responses
+from http.client import HTTPConnection, HTTPResponse, HTTPSConnection, responses
+from json import JSONDecoder, dumps, loads
 from urllib.parse import unquote_to_bytes, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -109,7 +109,10 @@ class StreamInterruptedError(APIConnectionError):
 
 
 class APIResponseError(DeepInfraError):
-    """The answer is not what the API promises. `body` holds its first 200 characters."""
+    """The answer is not what the API promises.
+
+    `body` holds the first 200 characters of a text that can't be decoded, else it is empty.
+    """
 
     body = ""
 
@@ -119,7 +122,7 @@ class APIError(DeepInfraError):
 
     `status` is the HTTP status, or the numeric code of an error inside a 200, else None. `message`
     is the API's own text, on one line and at most 1,000 characters long. `body` is decoded JSON or
-    text; `code` is what it says. `headers` has names in lower case; `request_id` and
+    text; `code` is the body's own code, if any. `headers` has names in lower case; `request_id` and
     `retry_after`, the seconds that the server asks to wait, come from there.
     """
 
@@ -194,6 +197,7 @@ class _Object:
         """Read from the annotations which JSON types a field takes, and the class of objects."""
         cls._kinds = {}
         for name, annotation in cls.__annotations__.items():
+            # "str | None" gives ("", "str"), "tuple[Choice, ...]" gives ("tuple", "Choice").
             outer, item = re.findall(r"(tuple)?\W*(\w+)", annotation)[0]
             cls._kinds[name] = _JSON_TYPES.get(outer or item, [dict]), globals().get(item)
 
@@ -217,7 +221,7 @@ class _Object:
         return cls(**values)
 
     def to_dict(self) -> JSON:
-        """Return the JSON to send: known and unknown fields, without the empty ones."""
+        """Return the JSON to send: known and unknown fields, without those that are None or ()."""
         values = {**self.raw, **vars(self)}
         del values["raw"]
         if values.get("reasoning"):  # of a message: goes back under the name that it came with
@@ -225,7 +229,7 @@ class _Object:
         return {
             name: _to_json(value)
             for name, value in values.items()
-            if value not in (None, ()) or name == "content"  # which the API requires
+            if value not in (None, ()) or name == "content"  # null beside tool calls
         }
 
 
@@ -250,7 +254,7 @@ class Function(_Object):
         if isinstance(
             self.raw.get("arguments"), (dict, list)
         ):  # some servers send the object itself
-            self.arguments = json.dumps(self.raw["arguments"])
+            self.arguments = dumps(self.raw["arguments"])
 
 
 @dataclass
@@ -268,8 +272,8 @@ class ToolCall(_Object):
 class Message(_Object):
     """A message of a conversation or, in a stream, what a chunk adds to one.
 
-    `content` is None beside tool calls. In a request it may also be a list of parts; in an answer
-    it is the text of all parts, or the words of a refusal.
+    `content` may be None beside tool calls. In a request it may also be a list of parts; in an
+    answer it is the text of all parts, or the words of a refusal.
     """
 
     role: str | None = None
@@ -296,7 +300,7 @@ def _join_parts(content: Any, is_thinking: bool = False) -> str:
     if isinstance(content, dict):
         text = content.get("text") or content.get("thinking") or content.get("content")
         if not text and "type" not in content:  # an answer that is JSON itself
-            text = json.dumps(content)
+            text = dumps(content)
         if is_thinking == (content.get("type") == "thinking"):
             return _join_parts(text)
     if isinstance(content, str) and not is_thinking:
@@ -418,8 +422,9 @@ class Client:
     `base_url`: defaults to DEEPINFRA_BASE_URL, then to DEFAULT_BASE_URL.
     `timeout`: seconds of silence, None for no limit, as for the next two.
     `connect_timeout`: seconds for TCP (for each address of the host), for a proxy and for TLS.
-    `deadline`: seconds for a call with its retries, and for a stream to its last event.
-    `max_retries`: further requests, where they are safe.
+    `deadline`: seconds for a call with its retries, and for a stream to its last event; it is
+        checked when a block of the answer has come, or `timeout` would pass it.
+    `max_retries`: further requests, after failures before an answer has begun.
     `headers`: go out with every request.
     `ssl_context`: for a private CA or a client certificate; such a client can't be pickled.
     `proxy`: `http://[user:password@]host[:port]`, `""` for none; defaults to what HTTPS_PROXY,
@@ -427,6 +432,8 @@ class Client:
 
     Raises ConfigurationError.
     """
+
+    _idle: Any = ()  # for __del__, if the arguments are wrong
 
     def __init__(
         self,
@@ -441,7 +448,7 @@ class Client:
         ssl_context: ssl.SSLContext | None = None,
         proxy: str | None = None,
     ) -> None:
-        self._idle: Any = []
+        self._idle = []
         for limit in (timeout, connect_timeout, deadline, max_retries + 1):
             if limit is not None and not limit > 0:
                 raise ConfigurationError(
@@ -485,17 +492,18 @@ class Client:
         payload = _make_payload(messages, model, params)
         with self._open("POST", "/chat/completions", payload) as response:
             completion: ChatCompletion = response.read_json(ChatCompletion._parse)
-        if not completion.choices:
-            raise APIResponseError("the answer has no choices")
-        return completion
+            if not completion.choices:
+                response.is_complete = False  # it may be the answer to something else
+                raise APIResponseError("the answer has no choices")
+            return completion
 
     def stream(
         self, messages: Messages, *, model: str | None = None, **params: Any
     ) -> Generator[ChatCompletionChunk, None, None]:
         """Send a conversation and return a generator of the answer's chunks, as they arrive.
 
-        Takes what `chat` takes, and raises the request's errors at once. Iterating raises
-        StreamInterruptedError unless the stream proves complete, and what `chat` raises. Leaving
+        Takes what `chat` takes, and raises the request's errors at once. Iterating raises what
+        `chat` raises, and StreamInterruptedError if the stream ends before it is complete. Leaving
         the loop closes the connection.
         """
         payload = {**_make_payload(messages, model, params), "stream": True}
@@ -539,9 +547,9 @@ class Client:
         """Send a request, again where that is safe; yield the response once a 2xx has begun."""
         body = None
         if payload is not None:
-            body = json.dumps(payload, default=lambda item: dict(_to_json(item))).encode()
+            body = dumps(payload, default=lambda item: dict(_to_json(item))).encode()
         request = method, f"{self._target}/{path.lstrip('/')}", body, self._headers
-        end = time.monotonic() + (self.deadline or 1e9)
+        end = time.monotonic() + (self.deadline or 1e9)  # 30 years
         for retries in itertools.count():
             response = None
             try:
@@ -552,6 +560,7 @@ class Client:
                 wait = error.retry_after
                 if wait is None:
                     wait = 0.5 * 2 ** min(retries, 4) * random.uniform(0.75, 1)
+                # With a response, a 2xx has begun.
                 is_last = response or retries >= self.max_retries or not error.is_retryable
                 if is_last or wait > 60 or time.monotonic() + wait >= end:
                     raise
@@ -581,20 +590,20 @@ class Client:
                 doing = "waiting for"
                 sock = connection.sock  # http.client drops it if the answer ends the connection
                 sock.settimeout(_time_left(end, self.timeout))
-                with suppress(ConnectionError, ssl.SSLError):  # a 413 may be there
+                with suppress(ConnectionError, ssl.SSLError):  # it may have answered, say 413
                     connection.request(*request)
                 response = connection.getresponse()
                 response.client = self
                 response.sock = sock
                 response.end = end
-            except _NETWORK_ERRORS as error:
+            except Exception as error:  # the email package's parser raises nearly anything
                 self._raise_network_error(error, doing, end)
             with response:
                 response.check()
                 yield response
         finally:
             if response and response.is_complete and idle is self._idle and len(idle) < 32:
-                response.client = None  # a kept connection holds the response
+                response.client = None  # which the idle connection keeps
                 idle.append((connection, time.monotonic(), os.getpid()))
             elif connection:
                 connection.close()
@@ -612,7 +621,7 @@ class Client:
                         return connection
                     except OSError:
                         pass
-                connection.close()
+                connection.close()  # it is old, or bytes, an end or an error have come
         return None
 
     def _make_connection(self) -> Any:
@@ -656,7 +665,7 @@ class Client:
         raise failure from cause
 
     def _mask(self, text: str) -> str:
-        """Return a server's text without the token."""
+        """Return a server's text without the token, if that is long enough to be none by chance."""
         token = self._headers.get("Authorization", "").split(" ")[-1]
         if len(token) >= 8:
             text = text.replace(token, "***")
@@ -675,8 +684,8 @@ def _parse_base_url(url: str) -> Any:
     )
 
 
-def _make_headers(api_key: str | None, others: Any) -> tuple[JSON, str]:
-    """Return the headers of every request, and for messages where the token came from."""
+def _make_headers(api_key: Any, others: Any) -> Any:
+    """Return the headers of every request, and where the token came from, for messages."""
     names = ("DEEPINFRA_TOKEN", "DEEPINFRA_API_KEY", "DEEPINFRA_API_TOKEN")
     found = {name: os.environ.get(name, "") for name in names}
     if api_key is not None:
@@ -695,13 +704,13 @@ def _make_headers(api_key: str | None, others: Any) -> tuple[JSON, str]:
             note = f"the token came from {source}"
             break
     for name, value in others.items():
-        if not re.fullmatch(r"[!#-'*+.^-z|~\w-]+:[\t -~\xa0-\xff]*", f"{name}:{value}"):
+        if not re.fullmatch(r"(?a)[!#-'*+.^-z|~\w-]+:[\t -~\xa0-\xff]*", f"{name}:{value}"):
             raise ConfigurationError(f"the header {name!r} can't be sent")
         headers[name.title()] = value
     return headers, note
 
 
-def _find_proxy(url: Any, setting: str | None) -> tuple[str, JSON]:
+def _find_proxy(url: Any, setting: Any) -> tuple[str, JSON]:
     """Return the proxy's host:port, "" if there is no proxy, and the headers for it."""
     is_loopback = url.hostname in ("localhost", "127.0.0.1", "::1")
     if setting is None and not (is_loopback or proxy_bypass(url.netloc)):
@@ -759,11 +768,11 @@ def _parse_models(payload: Any) -> list[Model]:
 # or a proxy's refusal), and one answered by 408, 409, 429 or 5xx. A server that is silent, or that
 # has begun to answer with a 2xx, is not asked again.
 #
-# `connect_timeout` limits each step of connecting, `timeout` each wait for bytes, `deadline` all,
-# whenever bytes arrive or are waited for. `limit` sets an earlier end where little can come.
+# `connect_timeout` limits each step of connecting, `timeout` each wait for bytes, `deadline` all.
+# The last is checked before each wait for a block of the body. What can bring little more (the body
+# of an error, a stream whose choices have ended or that is done) ends earlier.
 
-_decode_json = json.JSONDecoder().decode  # json.loads() takes longer, for each chunk
-_NETWORK_ERRORS = (OSError, HTTPException, ValueError, zlib.error)
+_decode_json = JSONDecoder().decode  # loads() takes longer, for each chunk
 
 
 def _time_left(end: float, seconds: float | None) -> float:
@@ -784,25 +793,24 @@ class _Response(HTTPResponse):
 
     def check(self) -> None:
         """Raise unless the head of the answer is in order and its status a 2xx."""
+        # The header that the email parser could not read may hide the length.
         if self.headers.defects and self.length is None and not self.chunked:
             raise APIConnectionError(f"{self.client._peer} sent headers that can't be read")
         if not 200 <= self.status < 300:
-            self.limit(10)
+            self.end = min(self.end, time.monotonic() + 10)
             body: Any = []
-            with suppress(APIConnectionError):  # a part is enough
+            try:
                 body.extend(self.iter_blocks())
+            except DeepInfraError as error:
+                body = body or [str(error).encode()]  # a part of a body tells more
             self.raise_api_error(_decode(body), self.status)
-
-    def limit(self, seconds: float) -> None:
-        """Wait for the rest of the answer for no longer than this."""
-        self.end = min(self.end, time.monotonic() + seconds)
 
     def iter_blocks(self, cut_error: Any = APIConnectionError) -> Iterator[bytes]:
         """Yield the body as it arrives, inflated; raise `cut_error` if it breaks off."""
         encoding = self.headers.get("Content-Encoding", "identity").strip()
         inflater: Any = None
         if encoding.lower() in ("gzip", "x-gzip", "deflate"):  # though nobody asked for it
-            inflater = zlib.decompressobj(47)
+            inflater = zlib.decompressobj(47)  # either format
         elif encoding.lower() != "identity":
             raise APIResponseError(f"the answer is encoded as {self.client._mask(encoding)!r}")
         is_empty = True
@@ -818,12 +826,12 @@ class _Response(HTTPResponse):
                 yield block
             if self.length or (is_empty and self.length is None and not self.chunked):
                 raise ConnectionError("the connection was cut")  # http.client ends quietly
-        except _NETWORK_ERRORS as error:
+        except Exception as error:
             self.client._raise_network_error(error, "reading from", self.end, cut_error)
         self.is_complete = not (is_empty or self.will_close)
 
     def read_json(self, parse: Any = None) -> Any:
-        """Return the JSON of the whole answer, parsed; None if there is no body, nor `parse`."""
+        """Return the JSON of the whole answer, parsed; None for no body if `parse` is None."""
         text = _decode(self.iter_blocks())
         if text.strip() or parse:
             return self.decode(text, parse)
@@ -836,7 +844,8 @@ class _Response(HTTPResponse):
         """
         try:
             payload = _decode_json(text)
-            is_suspect = '"error' in text or (parse and "choices" not in text)  # most are not
+            # Most chunks show neither sign of an error. Without `parse`, the caller judges.
+            is_suspect = parse and ('"error' in text or "choices" not in text)
             if is_suspect and _find_error(payload):
                 self.raise_api_error(text)
             if parse:
@@ -858,7 +867,7 @@ class _Response(HTTPResponse):
         text = mask(text)
         code = None
         try:
-            body = json.loads(text)
+            body = loads(text)
             found = _find_error(body) or {}
             code = found.get("code")
             message = _find_text(found or body)
@@ -943,13 +952,14 @@ def iter_sse(blocks: Iterable[bytes]) -> Iterator[ServerSentEvent]:
 def _iter_chunks(request: Any, count: int) -> Generator[ChatCompletionChunk, None, None]:
     """Send a request and yield the chunks of the stream; raise unless it proves complete.
 
-    It does by [DONE], or if it ends or falls silent when each of the `count` choices has a finish
-    reason. Who asked for one choice gets one, whatever the index of its parts.
+    [DONE] proves it, and so does the end, or 2 seconds without another chunk, once each choice has
+    a finish reason. Who asked for one choice (`count`) gets one, whatever the index of its parts.
     """
-    begun: Any = set()  # the choices
+    begun: Any = set()  # indexes of choices
     ended: Any = set()
     is_finished = False
     with request as response:
+        end = response.end
         yield ChatCompletionChunk()  # taken by stream(), not by the caller
         blocks = response.iter_blocks(StreamInterruptedError)
         first = next(blocks, b"")
@@ -972,18 +982,19 @@ def _iter_chunks(request: Any, count: int) -> Generator[ChatCompletionChunk, Non
                     begun.add(choice.index)
                     if choice.finish_reason:
                         ended.add(choice.index)
+                # `choices: null` is a sign of life, too.
                 if chunk.raw.get("choices", ()) is not None or chunk.usage:
                     yield chunk
-                if ended == begun and len(ended) >= count:
+                if ended and ended == begun and (count == 1 or len(ended) > 1):
                     is_finished = True
-                    response.limit(2)  # for the usage and [DONE]
+                    response.end = min(end, time.monotonic() + 2)  # for the usage and [DONE]
             else:
                 if not is_finished:
                     raise StreamInterruptedError("the stream ended before the answer was complete")
         except APITimeoutError:
             if not is_finished:
                 raise
-        response.limit(0.25)
+        response.end = min(end, time.monotonic() + 0.25)
         with suppress(DeepInfraError):
             list(blocks)  # the end of the body, without which the connection can't be kept
 
@@ -992,7 +1003,7 @@ def collect(chunks: Iterable[ChatCompletionChunk]) -> ChatCompletion:
     """Return the whole answer that a stream's chunks add up to.
 
     Raises what iterating the chunks raises, with the answer so far as the error's `partial`. `raw`
-    is the JSON that `chat` would have received.
+    has the form of what `chat` receives.
     """
     raw: JSON = {}
     choices: Any = {}
@@ -1014,7 +1025,7 @@ def collect(chunks: Iterable[ChatCompletionChunk]) -> ChatCompletion:
         choice["message"]["tool_calls"] = calls
     raw.update(object="chat.completion", choices=[choices[index] for index in sorted(choices)])
     # Servers that cut strings by UTF-16 send halves of an emoji, which JSON joins.
-    completion: ChatCompletion = ChatCompletion._parse(json.loads(json.dumps(raw)))
+    completion: ChatCompletion = ChatCompletion._parse(loads(dumps(raw)))
     if failure:
         failure.partial = completion
         raise failure
@@ -1062,7 +1073,7 @@ def _find_call(calls: Any, piece: JSON) -> Any:
 def main(argv: list[str] | None = None) -> int:
     """Run the command line and return its exit code; `--help` lists both."""
     for name in ("stdin", "stdout", "stderr"):
-        stream = getattr(sys, name) or open(os.devnull)  # None if it is closed
+        stream = getattr(sys, name) or open(os.devnull)  # it is closed; writing to this fails
         setattr(sys, name, stream)
         with suppress(AttributeError, OSError):  # a notebook's can't be changed
             stream.reconfigure(encoding="utf-8", errors="replace")
@@ -1146,7 +1157,7 @@ def _run(args: Any) -> int:
                 )
             params[name] = text
             with suppress(ValueError, RecursionError):
-                params[name] = json.loads(text)
+                params[name] = loads(text)
         args.params = params
         history = []
         if args.system:
@@ -1222,7 +1233,7 @@ def _answer(client: Client, args: Any, history: Any) -> int:
             answer = collect(_show_chunks(chunks, args.reasoning, texts))
             shown = _to_json(answer.message.tool_calls)
         for item in shown:
-            _show(json.dumps(item, ensure_ascii=False) + "\n", texts)
+            _show(dumps(item, ensure_ascii=False) + "\n", texts)
         reason = answer.choices[0].finish_reason or ""
         if not (answer.text or answer.message.tool_calls):
             code = _fail(f"the answer has no text; it ended with {reason!r}", 1)
@@ -1250,7 +1261,7 @@ def _answer(client: Client, args: Any, history: Any) -> int:
     return code
 
 
-def _show_chunks(chunks: Any, shows_reasoning: bool, texts: Any) -> Iterator[Any]:
+def _show_chunks(chunks: Any, shows_reasoning: bool, texts: Any) -> Any:
     """Yield chunks that are shown: text on stdout; reasoning, or a status, on stderr."""
     line_end = ""  # of the reasoning
     try:
