@@ -550,7 +550,8 @@ class Client:
             body = dumps(payload, default=lambda item: dict(_to_json(item))).encode()
         request = method, f"{self._target}/{path.lstrip('/')}", body, self._headers
         end = time.monotonic() + (self.deadline or 1e9)  # 30 years
-        for retries in itertools.count():
+        retries = 0
+        while True:
             response = None
             try:
                 with self._exchange(request, end) as response:
@@ -569,6 +570,7 @@ class Client:
                     logging.getLogger("deepinfra_min").info(
                         f"retry {retries + 1} in {wait:.2f} s: {error}"
                     )
+            retries += 1
             time.sleep(wait)
 
     @contextmanager

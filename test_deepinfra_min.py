@@ -276,6 +276,7 @@ HI = stream_of(delta("Hi", "stop"))
 OPEN = HI[: -len(LAST)]  # the end of the body does not come
 START = answer(size=1)[: -len(LAST)]
 BUSY = answer({"error": "no"}, 503)
+ANEW = answer({"error": f"busy {TOKEN}"}, 429, "Retry-After: 0")
 ECHO = steps("{0}")
 OK = b"HTTP/1.1 200 OK\r\n"
 
@@ -334,33 +335,26 @@ for centuries in the Middle East and North Africa. The name itself..."
 }"""
 
 STREAM_TEXTS = (" ", " Hi", "!", "", "</s>")
+STREAM_HEAD = (
+    'data: {"id": "Rc5hsIPHOSfMP3rNSFUw9tfR", "object": "chat.completion.chunk", "created": '
+    '1694623354, "model": "deepseek-ai/DeepSeek-R1", "choices": [{"index": 0, "delta": {'
+)
 STREAM_LINES = [  # one page prints `data: [DONE]` after them, one does not
-    'data: {"id": "Rc5hsIPHOSfMP3rNSFUw9tfR", "object": "chat.completion.chunk", '
-    '"created": 1694623354, "model": "deepseek-ai/DeepSeek-R1", "choices": [{"index": 0, '
-    f'"delta": {part}}}]}}'
-    for part in (
-        *(
-            f'{{"role": "assistant", "content": "{text}"}}, "finish_reason": null'
-            for text in STREAM_TEXTS
-        ),
-        '{}, "finish_reason": "stop"',
-    )
+    f'{STREAM_HEAD}"role": "assistant", "content": "{text}"}}, "finish_reason": null}}]}}'
+    for text in STREAM_TEXTS
 ]
+STREAM_LINES.append(STREAM_HEAD + '}, "finish_reason": "stop"}]}')
 
 HELLO: Any = [{"role": "user", "content": "Hello!"}]
-LAMB: Any = [
-    {"role": "system", "content": "Respond like a michelin starred chef."},
-    {"role": "user", "content": "Can you name at least two different techniques to cook lamb?"},
-    {
-        "role": "assistant",
-        "content": "Bonjour! Let me tell you, my friend, cooking lamb is an art form, and I'm more "
-        "than happy to share with you not two, but three of my favorite techniques to coax out the "
-        "rich, unctuous flavors and tender textures of this majestic protein. First, we have the "
-        'classic "Sous Vide" method. Next, we have the ancient art of "Sous le Sable". And '
-        'finally, we have the more modern technique of "Hot Smoking."',
-    },
-    {"role": "user", "content": "Tell me more about the second method."},
-]
+LAMB: Any = json.loads("""[
+{"role": "system", "content": "Respond like a michelin starred chef."},
+{"role": "user", "content": "Can you name at least two different techniques to cook lamb?"},
+{"role": "assistant", "content": "Bonjour! Let me tell you, my friend, cooking lamb is an \
+art form, and I'm more than happy to share with you not two, but three of my favorite techniques \
+to coax out the rich, unctuous flavors and tender textures of this majestic protein. First, we \
+have the classic \\"Sous Vide\\" method. Next, we have the ancient art of \\"Sous le Sable\\". And \
+finally, we have the more modern technique of \\"Hot Smoking.\\""},
+{"role": "user", "content": "Tell me more about the second method."}]""")
 
 
 def documented(text: str, model: str) -> str:
@@ -371,6 +365,11 @@ def documented(text: str, model: str) -> str:
 
 
 # ---- The offline try-out -------------------------------------------------------------------------
+
+OFFLINE = (
+    "Offline demo: a local stand-in answers with examples from DeepInfra's documentation; "
+    "no model is asked."
+)
 
 
 def stand_in(sock: socket.socket, request: Request, seconds: float = 0.0) -> bool:
@@ -401,8 +400,7 @@ def stand_in(sock: socket.socket, request: Request, seconds: float = 0.0) -> boo
 
 def try_out(argv: list[str]) -> int:
     """Run the command line against the stand-in, whatever the environment says of other servers."""
-    notice = "Offline demo: a local stand-in answers with examples from DeepInfra's documentation;"
-    print(notice, "no model is asked.", file=sys.stderr, flush=True)
+    print(OFFLINE, file=sys.stderr, flush=True)
     for name in list(os.environ):
         if name.startswith("DEEPINFRA_"):
             del os.environ[name]
@@ -423,11 +421,13 @@ posix = pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals, termina
 Patch = pytest.MonkeyPatch
 
 
-def each(names: str, rows: Any) -> pytest.MarkDecorator:
-    """Run a test with each row of a table; a mapping names them, and a text is JSON."""
+def each(names: str, rows: Any = None) -> pytest.MarkDecorator:
+    """Run a test with each row of a table; a mapping names them, else JSON may follow the names."""
     if isinstance(rows, dict):
         rows = [pytest.param(*row, id=name) for name, row in rows.items()]
-    rows = json.loads(rows) if isinstance(rows, str) else rows
+    if rows is None:
+        names, _, text = names.partition("\n")
+        rows = json.loads(f"[{text}]")
     return pytest.mark.parametrize(names, rows, ids=lambda value: repr(value)[:50])
 
 
@@ -492,34 +492,31 @@ def waits(monkeypatch: Patch) -> list[float]:
     return noted
 
 
+def pem_of(text: str) -> str:
+    """Return a kind and lines of Base64 as PEM, whose lines have 64 characters."""
+    kind, *lines = text.split("\n")
+    text = "\n".join(re.findall(".{1,64}", "".join(lines)))
+    return f"-----BEGIN {kind}-----\n{text}\n-----END {kind}-----\n"
+
+
 # A CA; a certificate of it for 127.0.0.1, localhost and api.example.test; the key of that. They are
 # for these tests alone and hold from 2020 to 2120.
-CA = """-----BEGIN CERTIFICATE-----
-MIIBVjCB/aADAgECAgEBMAoGCCqGSM49BAMCMBIxEDAOBgNVBAMMB1Rlc3QgQ0EwIBcNMjAwMTAx
-MDAwMDAwWhgPMjEyMDAxMDEwMDAwMDBaMBIxEDAOBgNVBAMMB1Rlc3QgQ0EwWTATBgcqhkjOPQIB
-BggqhkjOPQMBBwNCAASYdtXVFtDjhIwJiz+vhUEqSIjTMburl1B2CmjeotXOrVdyWHP+N9LjuDbK
-ahsutQgQFcBB/FigISv+GOQz0Rqmo0IwQDAPBgNVHRMBAf8EBTADAQH/MA4GA1UdDwEB/wQEAwIC
-BDAdBgNVHQ4EFgQUTKOv8l3EfywbSSNNH7FxHeQJnjYwCgYIKoZIzj0EAwIDSAAwRQIhAOW6Tsf9
-y0CRnxkcl607ZZxUsR/EiWPG/hdTc1Pdqcf6AiBQHbSCY4iFcmdGSzPrJnKlgshRXj/k8lW54MqD
-pxJ4hg==
------END CERTIFICATE-----
-"""
-LEAF = """-----BEGIN CERTIFICATE-----
-MIIBgjCCASigAwIBAgIBAzAKBggqhkjOPQQDAjASMRAwDgYDVQQDDAdUZXN0IENBMCAXDTIwMDEw
-MTAwMDAwMFoYDzIxMjAwMTAxMDAwMDAwWjAPMQ0wCwYDVQQDDARsZWFmMFkwEwYHKoZIzj0CAQYI
-KoZIzj0DAQcDQgAEjCGsOXZLDZyioDMNVwjQFsppnTAVbbdGX1CnWPYqw1Kgh8qjt0948HnV+zCu
-GmlU7SxEdWKkoQmm9Yl+yIZ7b6NwMG4wLAYDVR0RBCUwI4cEfwAAAYIJbG9jYWxob3N0ghBhcGku
-ZXhhbXBsZS50ZXN0MB8GA1UdIwQYMBaAFEyjr/JdxH8sG0kjTR+xcR3kCZ42MB0GA1UdDgQWBBRa
-ksfPF6XiqEeBEVgz6VBGr/2CJzAKBggqhkjOPQQDAgNIADBFAiAzIWg/aacnmPsHf7mo3Qs0NV57
-JfDPcMPvxrSFjk3dFgIhAP5mFEfQmI1pCOlocPuxVnIEhgUVldrOjeDzOR/Z5ILN
------END CERTIFICATE-----
-"""
-LEAF_KEY = """-----BEGIN PRIVATE KEY-----
-MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgZ2Qyz9zApc7MgPw4BZW3o9cfm7FR
-QWKmYy7LCMFWnvKhRANCAASMIaw5dksNnKKgMw1XCNAWymmdMBVtt0ZfUKdY9irDUqCHyqO3T3jw
-edX7MK4aaVTtLER1YqShCab1iX7Ihntv
------END PRIVATE KEY-----
-"""
+CA = pem_of("""CERTIFICATE
+MIIBVjCB/aADAgECAgEBMAoGCCqGSM49BAMCMBIxEDAOBgNVBAMMB1Rlc3QgQ0EwIBcNMjAwMTAxMDAwMDAwWhgPMjEyMDAxMD
+EwMDAwMDBaMBIxEDAOBgNVBAMMB1Rlc3QgQ0EwWTATBgcqhkjOPQIBBggqhkjOPQMBBwNCAASYdtXVFtDjhIwJiz+vhUEqSIjT
+Mburl1B2CmjeotXOrVdyWHP+N9LjuDbKahsutQgQFcBB/FigISv+GOQz0Rqmo0IwQDAPBgNVHRMBAf8EBTADAQH/MA4GA1UdDw
+EB/wQEAwICBDAdBgNVHQ4EFgQUTKOv8l3EfywbSSNNH7FxHeQJnjYwCgYIKoZIzj0EAwIDSAAwRQIhAOW6Tsf9y0CRnxkcl607
+ZZxUsR/EiWPG/hdTc1Pdqcf6AiBQHbSCY4iFcmdGSzPrJnKlgshRXj/k8lW54MqDpxJ4hg==""")
+LEAF = pem_of("""CERTIFICATE
+MIIBgjCCASigAwIBAgIBAzAKBggqhkjOPQQDAjASMRAwDgYDVQQDDAdUZXN0IENBMCAXDTIwMDEwMTAwMDAwMFoYDzIxMjAwMT
+AxMDAwMDAwWjAPMQ0wCwYDVQQDDARsZWFmMFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEjCGsOXZLDZyioDMNVwjQFsppnTAV
+bbdGX1CnWPYqw1Kgh8qjt0948HnV+zCuGmlU7SxEdWKkoQmm9Yl+yIZ7b6NwMG4wLAYDVR0RBCUwI4cEfwAAAYIJbG9jYWxob3
+N0ghBhcGkuZXhhbXBsZS50ZXN0MB8GA1UdIwQYMBaAFEyjr/JdxH8sG0kjTR+xcR3kCZ42MB0GA1UdDgQWBBRaksfPF6XiqEeB
+EVgz6VBGr/2CJzAKBggqhkjOPQQDAgNIADBFAiAzIWg/aacnmPsHf7mo3Qs0NV57JfDPcMPvxrSFjk3dFgIhAP5mFEfQmI1pCO
+locPuxVnIEhgUVldrOjeDzOR/Z5ILN""")
+LEAF_KEY = pem_of("""PRIVATE KEY
+MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgZ2Qyz9zApc7MgPw4BZW3o9cfm7FRQWKmYy7LCMFWnvKhRANCAA
+SMIaw5dksNnKKgMw1XCNAWymmdMBVtt0ZfUKdY9irDUqCHyqO3T3jwedX7MK4aaVTtLER1YqShCab1iX7Ihntv""")
 
 EXAMPLE = "https://api.example.test/v1/openai"
 
@@ -613,9 +610,7 @@ def test_documented_stream_at_every_cut_and_whole(model: str, done: bool, framin
 @each_model
 @each_framing
 @each("text, messages", [(HELLO_ANSWER, HELLO), (LAMB_ANSWER, LAMB)])
-def test_documented_answer_at_every_cut_and_whole(
-    text: str, messages: Any, framing: str, model: str
-) -> None:
+def test_documented_answer_at_cuts(text: str, messages: Any, framing: str, model: str) -> None:
     text = documented(text, model)
     whole = framed(blocks_of(text.encode(), 100), framing)
     *parts, _ = beginnings(whole, 1 if (framing, text) == ("length", HELLO_ANSWER) else 83)
@@ -655,20 +650,12 @@ def test_error_classes_and_what_they_keep() -> None:
 
 
 # The status of an answer, its body, the error, whether the same request may be sent again.
-@each(
-    "status, body, outcome, is_retryable",
-    r"""[
-    [300, {"error": "m"}, "APIError 300 m", false],
+@each(r"""status, body, outcome, is_retryable
+    [300, "m", "APIError 300 m", false], [404, "m", "APIError 404 m", false],
     [400, {"error": {"message": "m", "code": 503}}, "APIError 400 m", false],
-    [401, {"error": "m"}, "AuthenticationError 401 m", false],
-    [403, {"error": "m"}, "AuthenticationError 403 m", false],
-    [404, {"error": "m"}, "APIError 404 m", false], [408, {"error": "m"}, "APIError 408 m", true],
-    [409, {"error": "m"}, "APIError 409 m", true],
-    [429, {"error": "m"}, "RateLimitError 429 m", true],
-    [500, {"error": "m"}, "ServerError 500 m", true],
-    [599, {"error": "m"}, "ServerError 599 m", true],
-    [503, "overloaded", "ServerError 503 overloaded", true],
-    [503, {}, "ServerError 503 Service Unavailable", true],
+    [401, "m", "AuthenticationError 401 m", false], [403, "m", "AuthenticationError 403 m", false],
+    [408, "m", "APIError 408 m", true], [409, "m", "APIError 409 m", true],
+    [429, "m", "RateLimitError 429 m", true], [500, "m", "ServerError 500 m", true],
     [503, null, "ServerError 503 Service Unavailable", true],
     [503, {"error": 7}, "ServerError 503 {\"error\": 7}", true],
     [503, {"detail": [null, [], "x", {"loc": 1}]}, "ServerError 503 x", true],
@@ -676,17 +663,10 @@ def test_error_classes_and_what_they_keep() -> None:
     [200, {"error": {"message": "m", "code": 429}}, "RateLimitError 429 m", true],
     [200, {"error": {"message": "m", "code": "401"}}, "AuthenticationError 401 m", false],
     [200, {"error": {"message": "m", "code": 42}, "choices": []}, "APIError None m", false],
-    [200, {"error": {"message": "m", "code": "overloaded"}}, "APIError None m", false],
     [200, {}, "APIResponseError", false],
     [200, {"choices": [], "usage": {}}, "APIResponseError", false],
-    [200, {"choices": {}}, "APIResponseError", false],
-    [200, {"choices": ["Hi"]}, "APIResponseError", false], [200, [], "APIResponseError", false],
-    [200, null, "APIResponseError", false]
-    ]""",
-)
-def test_error_goes_by_status_and_body(
-    status: int, body: Any, outcome: str, is_retryable: bool
-) -> None:
+    [200, {"choices": ["Hi"]}, "APIResponseError", false], [200, [], "APIResponseError", false]""")
+def test_error_by_status(status: int, body: Any, outcome: str, is_retryable: bool) -> None:
     error = result(answer(body, status))
     assert (describe(error), error.is_retryable) == (outcome, is_retryable)
     check_copies(error)
@@ -702,9 +682,7 @@ def test_body_that_is_not_json() -> None:
 
 
 # The body of an error, and the words that a user must see.
-@each(
-    "body, words",
-    r"""[
+@each(r"""body, words
     [{"error": {"message": "No", "param": null, "code": null}}, "No"],
     [{"detail": "Unauthorized"}, "Unauthorized"],
     [{"detail": {"error": "Add a payment method"}}, "Add a payment method"],
@@ -718,9 +696,7 @@ def test_body_that_is_not_json() -> None:
     [{"code": 400, "msg": "model offline"}, "model offline"],
     [{"object": "error", "message": "KV cache full"}, "KV cache full"],
     [{"error": {"error": {"message": "deep"}}}, "deep"],
-    [{"error": "\n\u001b[2Ja\r\nb\u0000c\u2028d\u009be\ud83d\t"}, "[2Ja  b c d e"]
-    ]""",
-)
+    [{"error": "\n\u001b[2Ja\r\nb\u0000c\u2028d\u009be\ud83d\t"}, "[2Ja  b c d e"]""")
 def test_error_of_any_shape_is_raised_with_its_words(body: Any, words: str) -> None:
     assert describe(result(answer(body, 400))) == f"APIError 400 {words}"
     for wire in (answer(body), stream_of(delta("Hi"), body), stream_of(delta("Hi", "stop"), body)):
@@ -736,22 +712,15 @@ def test_error_of_any_shape_is_raised_with_its_words(body: Any, words: str) -> N
 # An answer that is a completion, a chunk, and a list of models.
 RICH: Any = json.loads("""{
     "id": "x1", "object": "o", "created": 7, "model": "m", "service_tier": "flex", "new": [2],
-    "usage": {
-        "prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3, "estimated_cost": 1,
+    "usage": {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3, "estimated_cost": 1,
         "prompt_tokens_details": {"cached_tokens": 1},
-        "completion_tokens_details": {"reasoning_tokens": 2}
-    },
+        "completion_tokens_details": {"reasoning_tokens": 2}},
     "choices": [{
         "index": 3, "finish_reason": "stop", "logprobs": {"content": [{"logprob": -0.5}]},
-        "message": {
-            "role": "assistant", "content": "Hi", "reasoning_content": "hm", "name": "n",
+        "message": {"role": "assistant", "content": "Hi", "reasoning_content": "hm", "name": "n",
             "reasoning_details": [{"text": "hm"}],
-            "tool_calls": [{
-                "id": "c1", "type": "function", "extra_content": {"signature": "s"},
-                "function": {"name": "f", "arguments": "{not JSON", "new": 1}
-            }]
-        }
-    }],
+            "tool_calls": [{"id": "c1", "type": "function", "extra_content": {"signature": "s"},
+                "function": {"name": "f", "arguments": "{not JSON", "new": 1}}]}}],
     "data": [{"id": "a/b", "metadata": {"tags": []}}, {}]
 }""")
 CALL = dim.ToolCall("c1", "function", dim.Function("f", "{not JSON"))
@@ -769,9 +738,7 @@ def test_answer_is_parsed_whole_and_survives_copies_and_json() -> None:
 
 
 # A choice of a whole answer, and what is left of its message; a value of a wrong type is missing.
-@each(
-    "choice, message",
-    r"""[
+@each(r"""choice, message
     [{}, {}], [{"message": null, "index": null, "finish_reason": null, "logprobs": null}, {}],
     [{"message": [], "index": "1", "finish_reason": 7, "logprobs": [1]}, {}],
     [{"message": 7, "index": 1.5, "logprobs": true}, {}],
@@ -793,9 +760,7 @@ def test_answer_is_parsed_whole_and_survives_copies_and_json() -> None:
     {"reasoning_content": "hm"}],
     [{"message": {"content": null, "refusal": "No."}}, {"content": "No.", "refusal": "No."}],
     [{"message": {"content": "Yes.", "refusal": "No."}}, {"content": "Yes.", "refusal": "No."}],
-    [{"message": {"content": "\u2028\u0000\ud83d"}}, {"content": "\u2028\u0000\ud83d"}]
-    ]""",
-)
+    [{"message": {"content": "\u2028\u0000\ud83d"}}, {"content": "\u2028\u0000\ud83d"}]""")
 def test_answer_is_parsed_tolerantly(choice: Any, message: Any) -> None:
     usage = {"total_tokens": "3", "prompt_tokens": 1, "completion_tokens": True}
     body = {"choices": [choice, None, 7], "usage": usage, "error": {}, "detail": "", "id": None}
@@ -811,63 +776,49 @@ def test_answer_is_parsed_tolerantly(choice: Any, message: Any) -> None:
 # ---- Client: settings and requests ---------------------------------------------------------------
 
 
-@each(
-    "settings",
-    r"""[
+@each(r"""settings
     {"base_url": "api.example.test/v1"}, {"base_url": "ftp://api.example.test"},
     {"base_url": "https://"}, {"base_url": "https://me:hunter2@api.example.test"},
     {"base_url": "https://api.example.test/v1?hunter2"},
-    {"base_url": "https://api.example.test/v1#hunter2"},
     {"base_url": "https://api.example.test/v 1"},
-    {"base_url": "https://api.example.test/v1\r\nX: y"},
     {"base_url": "https://api.ex\u00e4mple.test"}, {"base_url": "https://api.example.test:99999"},
     {"base_url": "https://api.example.test:0"}, {"base_url": "https://[::1"},
     {"base_url": "http://api.example.test"}, {"base_url": "http://8.8.8.8/v1"},
     {"base_url": "http://127.0.0.1", "proxy": "127.0.0.1:9"},
     {"base_url": "http://a.test", "api_key": "", "headers": {"authorization": "Basic hunter2"}},
-    {"api_key": null}, {"api_key": " \t"}, {"api_key": "hunter2\nX: y"}, {"api_key": "hunter2 x"},
+    {"api_key": " \t"}, {"api_key": "hunter2\nX: y"}, {"api_key": "hunter2 x"},
     {"api_key": "hunter2\u00e9"}, {"headers": {"X y": "hunter2"}}, {"headers": {"": "hunter2"}},
     {"headers": {"X": "hunter2\r\nY: z"}}, {"headers": {"X": "hunter2\u20ac"}},
     {"headers": {"X": "hunter2\u0000"}}, {"timeout": 0}, {"timeout": NaN}, {"connect_timeout": -1},
     {"deadline": 0}, {"max_retries": -1}, {"proxy": "socks5://me:hunter2@127.0.0.1:1"},
     {"proxy": "https://me:hunter2@127.0.0.1:1"}, {"proxy": "http://me:hunter2@127.0.0.1:x"},
     {"proxy": "http://me:hunter2@127.0.0.1:1/path"}, {"proxy": "http://me:hunter2@"},
-    {"proxy": "http://me:hunter2@[::1"}
-    ]""",
-)
+    {"proxy": "http://me:hunter2@[::1"}""")
 def test_settings_refused(settings: Any) -> None:
     with pytest.raises(dim.ConfigurationError) as caught:
         Client(**{"api_key": TOKEN, **settings})
     assert "hunter2" not in f"{caught.value} {vars(caught.value)}"
 
 
-@each(
-    "url, expected",
-    """[
+@each("""url, expected
     [" https://api.example.test/v1/ ", "https://api.example.test/v1"],
     ["HTTPS://API.example.test:8443", "https://API.example.test:8443"],
     ["https://[2001:db8::1]:8443/a/b", "https://[2001:db8::1]:8443/a/b"],
     ["http://my-server/v1", "http://my-server/v1"], ["http://[::1]:8000", "http://[::1]:8000"],
-    ["", "https://api.deepinfra.com/v1/openai"]
-    ]""",
-)
+    ["", "https://api.deepinfra.com/v1/openai"]""")
 def test_base_url(url: str, expected: str, monkeypatch: Patch) -> None:
     monkeypatch.setenv("DEEPINFRA_BASE_URL", url)
     assert Client(TOKEN).base_url == expected
     assert Client(TOKEN, base_url=EXAMPLE).base_url == EXAMPLE
 
 
-@each(
-    "env, api_key, sent",
-    r"""[
+@each(r"""env, api_key, sent
     [{"DEEPINFRA_TOKEN": "b"}, "jwt:a", "Bearer jwt:a"],
     [{"DEEPINFRA_TOKEN": "a", "DEEPINFRA_API_KEY": "b"}, null, "Bearer a"],
     [{"DEEPINFRA_API_KEY": "b", "DEEPINFRA_API_TOKEN": "c"}, null, "Bearer b"],
     [{"DEEPINFRA_TOKEN": " ", "DEEPINFRA_API_TOKEN": "c"}, null, "Bearer c"],
     [{"DEEPINFRA_TOKEN": " \"a\"\r\n"}, null, "Bearer a"], [{}, null, null],
-    [{"DEEPINFRA_TOKEN": "a"}, "", null]
-    ]""",
-)
+    [{"DEEPINFRA_TOKEN": "a"}, "", null]""")
 def test_token(env: Any, api_key: Any, sent: Any, monkeypatch: Patch) -> None:
     for name, value in env.items():
         monkeypatch.setenv(name, value)
@@ -891,7 +842,7 @@ def connect_to(server: Server, monkeypatch: Patch) -> list[Any]:
     return asked
 
 
-@each("host", ["192.168.1.5:8000", "0.0.0.0:8080", "10.0.0.1:80", "ollama:11434", "::1:81"])
+@each("host", ["192.168.1.5:8000", "0.0.0.0:8080", "ollama:11434", "::1:81"])
 def test_private_address_needs_no_token(host: str, monkeypatch: Patch) -> None:
     with Server(ECHO) as server:
         asked = connect_to(server, monkeypatch)
@@ -905,12 +856,14 @@ def test_private_address_needs_no_token(host: str, monkeypatch: Patch) -> None:
 
 def test_client_pickles_with_its_settings_but_not_its_connections(serve: Any) -> None:
     limits = {"timeout": 7, "connect_timeout": None, "deadline": float("inf")}
-    with serve(answer([]), headers={"X-Team": "blue"}, **limits) as (server, client):
+    headers = {"X-Team": "blue", "user-agent": "mine"}
+    with serve(answer([]), headers=headers, **limits) as (server, client):
         client.request("GET", "/x")
         with pickle.loads(pickle.dumps(client)) as other:
             other.request("GET", "/x")
     first, second = server.requests
     assert (first[:4], server.used, other.timeout) == (second[:4], [0, 1], 7)
+    assert {name: first.headers[name.lower()] for name in headers} == headers
 
 
 def sent_by_chat(messages: Any, **params: Any) -> Any:
@@ -920,19 +873,16 @@ def sent_by_chat(messages: Any, **params: Any) -> Any:
     return server.requests[0].json
 
 
-def test_messages_on_the_wire() -> None:
+def test_messages_and_params_on_the_wire() -> None:
     plain = {"role": "user", "content": [{"type": "text", "text": "a"}], "b": [None, "\ud83d"]}
     messages = [types.MappingProxyType(plain), Message("x", ""), {"tool_calls": [CALL]}]
     expected = [plain, {"role": "x", "content": ""}, {"tool_calls": [CALL.to_dict()]}]
     assert sent_by_chat(iter(messages))["messages"] == expected
     assert len(sent_by_chat("x" * 1_000_000)["messages"][0]["content"]) == 1_000_000
-
-
-def test_params_pass_unchecked_and_none_is_left_out() -> None:
     assert sent_by_chat("Hello!") == {"model": MODELS[0], "messages": HELLO}
     params = {"temperature": 99, "seed": 0, "n": False, "nonsense": {"a": [None]}, "user": ""}
-    expected = {"model": "m", "messages": HELLO, **params}
-    assert sent_by_chat("Hello!", model="m", stop=None, stream=None, **params) == expected
+    sent = sent_by_chat("Hello!", model="m", stop=None, stream=None, **params)
+    assert sent == {"model": "m", "messages": HELLO, **params}
 
 
 def test_call_that_can_not_be_sent_is_a_type_error() -> None:
@@ -954,13 +904,9 @@ def test_request_of_any_endpoint() -> None:
     assert (*delete[:2], delete.body) == ("DELETE", "/v1/openai/files/a?b=c&d=%20", b"")
 
 
-@each(
-    "body, ids",
-    """[
+@each("""body, ids
     [{"data": [{"id": "a/b"}]}, "a/b"], [[{"id": "a/b"}], "a/b"],
-    [[{"id": "a/b"}, {"id": 7}, null, "c"], "a/b "], [{"data": null}, ""], [{}, ""], [[], ""]
-    ]""",
-)
+    [[{"id": "a/b"}, {"id": 7}, null, "c"], "a/b "], [{"data": null}, ""], [{}, ""], [[], ""]""")
 def test_models(body: Any, ids: str) -> None:
     with served(answer(body)) as (server, client):
         assert " ".join(model.id for model in client.models()) == ids
@@ -969,51 +915,48 @@ def test_models(body: Any, ids: str) -> None:
 
 # ---- Connections ---------------------------------------------------------------------------------
 
-
 # What the server does, the outcome, the number of requests, whether the next call uses the same
 # connection.
-EXCHANGES: Any = {
-    "length": (WHOLE, "Hi", 1, True),
-    "chunks": (answer(completion(), size=7), "Hi", 1, True),
-    "100 Continue": (b"HTTP/1.1 100 Continue\r\n\r\n" + WHOLE, "Hi", 1, True),
-    "close": (hang(OK + b"Connection: close\r\n" + WHOLE[23:]), "Hi", 1, False),
-    "stream": (HI, "Hi", 1, True),
-    "stream, its end comes later": (steps(OPEN, 0.1, LAST), "Hi", 1, True),
-    "stream without its end": (hang(OPEN), "Hi", 1, False),
-    "stream that goes on": (drip(OPEN, chunk(b": ping\n\n")), "Hi", 1, False),
-    "stream with a broken end": (hang(OPEN + b"x\r\n\r\n"), "Hi", 1, False),
-    "stream, cut": (cut(OPEN[:-20]), "StreamInterruptedError", 1, False),
-    "stream, whole": (WHOLE, "APIResponseError", 1, True),
-    "204": (hang(b"HTTP/1.1 204 No\r\n\r\n" + WHOLE), "APIResponseError", 1, False),
-    "103": (hang(b"HTTP/1.1 103 Hi\r\n\r\n" + WHOLE), "APIError 103", 1, False),
-    "307": (answer(b"x", 307, "Location: http://127.0.0.1:1/"), "APIError 307", 1, True),
-    "400, gzip": (
-        answer(gzip.compress(b'{"error": "no"}'), 400, "Content-Encoding: gzip"),
-        "APIError 400 no",
-        1,
-        True,
-    ),
-    "400": (answer({"error": "no"}, 400), "APIError 400 no", 1, True),
-    "429": (answer({"error": "no"}, 429), "RateLimitError 429 no", 3, True),
-    "503, cut": (cut(BUSY[:-1]), 'ServerError 503 {"error": "no"', 3, False),
-    "closed": (cut(b""), "APIConnectionError", 3, False),
-    "cut in the body": (cut(WHOLE[:-5]), "APIConnectionError", 1, False),
-}
+GZIPPED = gzip.compress(b'{"error": "no"}')
+EXCHANGES: Any = [
+    ("length", WHOLE, "Hi", 1, True),
+    ("chunks", answer(completion(), size=7), "Hi", 1, True),
+    ("100 Continue", b"HTTP/1.1 100 Continue\r\n\r\n" + WHOLE, "Hi", 1, True),
+    ("close", hang(OK + b"Connection: close\r\n" + WHOLE[23:]), "Hi", 1, False),
+    ("stream", HI, "Hi", 1, True),
+    ("stream, its end comes later", steps(OPEN, 0.1, LAST), "Hi", 1, True),
+    ("stream without its end", hang(OPEN), "Hi", 1, False),
+    ("stream that goes on", drip(OPEN, chunk(b": ping\n\n")), "Hi", 1, False),
+    ("stream, cut", cut(OPEN[:-20]), "StreamInterruptedError", 1, False),
+    ("stream, whole", WHOLE, "APIResponseError", 1, True),
+    ("204", hang(b"HTTP/1.1 204 No\r\n\r\n" + WHOLE), "APIResponseError", 1, False),
+    ("103", hang(b"HTTP/1.1 103 Hi\r\n\r\n" + WHOLE), "APIError 103", 1, False),
+    ("307", answer(b"x", 307, "Location: http://127.0.0.1:1/"), "APIError 307", 1, True),
+    ("400, gzip", answer(GZIPPED, 400, "Content-Encoding: gzip"), "APIError 400 no", 1, True),
+    ("429", answer({"error": "no"}, 429), "RateLimitError 429 no", 3, True),
+    ("503, cut", cut(BUSY[:-1]), 'ServerError 503 {"error": "no"', 3, False),
+    ("503, br", answer(b"x", 503, "Content-Encoding: br"), "ServerError 503", 3, False),
+    ("no answer", answer({"a": 1}), "APIResponseError", 1, False),
+    ("closed", cut(b""), "APIConnectionError", 3, False),
+    ("cut in the body", cut(WHOLE[:-5]), "APIConnectionError", 1, False),
+]
 
 
-@each("name", list(EXCHANGES))
-def test_exchange(name: str, serve: Any, waits: Any) -> None:
-    wire, outcome, requests, is_kept = EXCHANGES[name]
-    with serve(*[wire] * requests, ECHO, max_retries=2) as (server, client):
-        error = ask(client, way=name)
-        assert describe(error)[: len(outcome)] == outcome
-        assert name != "307" or "127.0.0.1:1/" in str(error)
-        assert isinstance(error, str) or error.is_retryable == (requests > 1)
-        assert len({request.body for request in server.requests}) == 1
-        assert ask(client, "2") == "2"
-        assert (len(server.requests), len(waits)) == (requests + 1, requests - 1)
-        assert (server.used[-1] == server.used[-2]) == is_kept
-        assert is_kept or server.wait_closed()
+def test_exchanges(serve: Any, waits: Any) -> None:
+    def check(name: str, wire: Any, outcome: str, requests: int, is_kept: bool) -> None:
+        with serve(*[wire] * requests, ECHO, max_retries=2) as (server, client):
+            error = ask(client, way=name)
+            assert (name, describe(error)[: len(outcome)]) == (name, outcome)
+            assert name != "307" or "127.0.0.1:1/" in str(error)
+            assert isinstance(error, str) or error.is_retryable == (requests > 1)
+            assert len({request.body for request in server.requests}) == 1
+            assert ask(client, "2") == "2"
+            assert len(server.requests) == requests + 1
+            assert (name, server.used[-1] == server.used[-2]) == (name, is_kept)
+            assert is_kept or server.wait_closed()
+
+    together(check, EXCHANGES)
+    assert len(waits) == sum(row[3] - 1 for row in EXCHANGES)
 
 
 ARRIVED = threading.Event()
@@ -1026,10 +969,7 @@ def reset(sock: socket.socket, request: Request) -> None:
     sock.close()
 
 
-ARRIVALS = [cut(WHOLE), reset, steps(WHOLE, 0.02, WHOLE, ARRIVED.set)]
-
-
-@each("first", ARRIVALS)
+@each("first", [cut(WHOLE), reset, steps(WHOLE, 0.02, WHOLE, ARRIVED.set)])
 def test_idle_connection_is_closed_once_anything_arrives(first: Any, serve: Any) -> None:
     ARRIVED.clear()
     with serve(first, ECHO) as (server, client):
@@ -1059,6 +999,15 @@ def test_threads_share_a_client_that_keeps_32_connections() -> None:
                 calls = [pool.submit(ask, client, text) for text in texts]
                 assert [call.result() for call in calls] == texts
                 assert server.wait_closed(8)
+
+
+def test_connection_that_was_idle_for_longest_is_taken_first() -> None:
+    with served(HI, ECHO) as (server, client):
+        stream = client.stream("Hi")
+        ask(client)
+        collect(stream)  # is idle after the other one
+        assert [ask(client, text) for text in "12"] == ["1", "2"]
+    assert server.used == [0, 1, 1, 0]
 
 
 def test_call_that_ends_after_close_closes_its_connection() -> None:
@@ -1113,23 +1062,26 @@ def test_request_that_is_too_large_gets_its_answer(serve: Any) -> None:
 
 
 BODY = json.dumps(completion()).encode()
-ENCODED: Any = {  # the body in an encoding, the outcome
-    "gzip": (gzip.compress(BODY), "Hi"),
-    " GZIP": (gzip.compress(BODY), "Hi"),
-    "deflate": (zlib.compress(BODY), "Hi"),
-    "gzip ": (gzip.compress(BODY)[:60], "APIResponseError"),
-    "gzip  ": (BODY, "APIConnectionError"),
-    "br": (BODY, "APIResponseError"),
-}
 
 
-@each("encoding", list(ENCODED))
-def test_answer_that_is_compressed_though_nobody_asked_for_it(encoding: str) -> None:
-    body, outcome = ENCODED[encoding]
+@each(
+    "encoding, body, outcome",
+    [
+        ("gzip", gzip.compress(BODY), "Hi"),
+        (" GZIP", gzip.compress(BODY), "Hi"),
+        ("deflate", zlib.compress(BODY), "Hi"),
+        ("gzip", gzip.compress(BODY)[:60], "APIResponseError"),
+        ("gzip", BODY, "APIConnectionError"),
+        ("br", BODY, "APIResponseError"),
+    ],
+)
+def test_compression_that_nobody_asked_for(encoding: str, body: bytes, outcome: str) -> None:
     for size in (7, 0):
         found = result(answer(body, 200, f"Content-Encoding: {encoding}", size=size))
         assert describe(found) == outcome
         assert encoding in str(found) or "br" not in encoding
+    wire = gzip.compress(sse(delta("a"), delta("b", "stop")))
+    assert result(answer(wire, 200, "Content-Encoding: gzip", size=7), "stream") == "ab"
 
 
 @each("line", ["X-Gr\xf6\xdfe: 1", "X Y: 1", "no colon", " folded: 1", "\xa0: 1", ": 1"])
@@ -1144,15 +1096,13 @@ def test_header_that_can_not_be_read_costs_no_wait(line: str, serve: Any) -> Non
 
 HEL = chunk(sse(delta("Hel"), done=False))
 SIZED = OK + b"Content-Length: 999999\r\n\r\n"
-LIMITS: Any = {  # which limit ends an answer, how it begins, what it goes on with
-    "silence": ("timeout", b"", b""),
-    "silence in the headers": ("timeout", OK + b"Content-", b""),
-    "silence in the body": ("timeout", SIZED + b"{", b""),
-    "silence in a stream": ("timeout", START + HEL, b""),
-    "silence, deadline": ("deadline", b"", b""),
-    "body": ("deadline", SIZED, b" "),
-    "events of a stream": ("deadline", START, HEL),
-}
+LIMITS: Any = [  # which limit ends an answer, how it begins, what it goes on with
+    ("timeout", b"", b""),  # silence
+    ("timeout", SIZED + b"{", b""),  # silence in the body
+    ("timeout", START + HEL, b""),  # silence in a stream
+    ("deadline", SIZED, b" "),  # body
+    ("deadline", START, HEL),  # events of a stream
+]
 
 
 def check_timeout(client: Client, option: str, text: str = "Hi", way: str = "chat") -> None:
@@ -1168,49 +1118,63 @@ def check_timeout(client: Client, option: str, text: str = "Hi", way: str = "cha
     assert seconds - 0.02 <= took < seconds + 2
 
 
-def test_answer_ends_in_time_and_is_not_tried_again() -> None:
-    def check(option: str, wire: bytes, again: bytes) -> None:
-        endless = drip(wire, again) if again else hang(wire)
-        limits = {"timeout": 5, "deadline": 6, option: 0.3, "max_retries": 2}
-        with served(ECHO, endless, **limits) as (server, client):
-            ask(client)
-            check_timeout(client, option, way="stream" if HEL in wire + again else "chat")
-            assert server.used == [0, 0]
-            assert server.wait_closed()
-
-    together(check, LIMITS.values())
+def check_limit(option: str, wire: bytes, again: bytes) -> None:
+    endless = drip(wire, again) if again else hang(wire)
+    limits = {"timeout": 5, "deadline": 6, option: 0.3, "max_retries": 2}
+    with served(ECHO, endless, **limits) as (server, client):
+        ask(client)
+        check_timeout(client, option, way="stream" if HEL in wire + again else "chat")
+        assert server.used == [0, 0]
+        assert server.wait_closed()
 
 
-def test_connecting_ends_in_time() -> None:
+def check_connecting() -> None:
     def check(option: str, base_url: str, proxy: str) -> None:
         limits: Any = {"timeout": 5, "connect_timeout": 0.3, option: 0.2}
         client = Client("", base_url=base_url, proxy=proxy, max_retries=0, **limits)
         check_timeout(client, "deadline" if option == "deadline" else "connect_timeout")
 
     with deaf_port() as deaf, deaf_port(is_full=True) as full:
-        rows = []
-        for option in ("timeout", "connect_timeout", "deadline"):
-            rows += [
-                (option, f"http://127.0.0.1:{full}", ""),
-                (option, f"https://127.0.0.1:{deaf}", ""),
-                (option, EXAMPLE, f"me:hunter2@127.0.0.1:{full}"),
-                (option, EXAMPLE, f"me:hunter2@127.0.0.1:{deaf}"),
-            ]
-        together(check, rows)
+        hops = [(f"http://127.0.0.1:{full}", ""), (f"https://127.0.0.1:{deaf}", "")]
+        hops += [(EXAMPLE, f"me:hunter2@127.0.0.1:{port}") for port in (full, deaf)]
+        options = ("timeout", "connect_timeout", "deadline")
+        together(check, [(option, *hop) for option in options for hop in hops])
 
 
-def test_timeout_is_for_silence_alone() -> None:
+def check_silence_and_retries() -> None:
     with served(drip(START, HEL), timeout=0.2) as (_, client):
         with contextlib.closing(client.stream("Hi")) as stream:
-            assert [next(stream).text for _ in range(15)] == ["Hel"] * 15
+            assert [next(stream).text for _ in range(12)] == ["Hel"] * 12
     assert describe(result(WHOLE, deadline=1e-9)) == "APITimeoutError"
-
-
-def test_deadline_holds_for_a_call_with_its_retries() -> None:
-    busy = answer({"error": "no"}, 503, "Retry-After: 0")
-    with served(busy, hang(), deadline=0.4, max_retries=9) as (server, client):
+    with served(ANEW, hang(), deadline=0.3, max_retries=9) as (server, client):
         check_timeout(client, "deadline")
         assert len(server.requests) == 2
+
+
+def check_grace(after: bytes, again: bytes) -> None:
+    """Fail unless a complete stream that does not end is waited for 2 seconds."""
+    wire = START + HEL + chunk(sse(delta(None, "stop"), done=False)) + after
+    with served(drip(wire, again) if again else hang(wire), ECHO) as (server, client):
+        started = time.monotonic()
+        whole = collect(client.stream("Hi"))
+        assert 1.9 < time.monotonic() - started < 4
+        assert (whole.text, whole.usage is not None) == ("Hel", after != b"")
+        assert (ask(client, "2"), server.used) == ("2", [0, 1])
+        assert server.wait_closed()
+
+
+def check_flow() -> None:
+    part = chunk(sse(delta("a", "stop"), done=False))
+    with served(steps(START, *[part, 0.5] * 6, LAST)) as (_, client):
+        assert ask(client, way="stream") == "aaaaaa"  # though the finish reason came long before
+
+
+def test_calls_end_in_time() -> None:
+    usage = chunk(sse({"choices": [], "usage": {}}, done=False))
+    rows = [(check_limit, *row) for row in LIMITS]
+    rows += [(check_grace, b"", b""), (check_grace, usage, chunk(b"data: null\n\n"))]
+    rows += [(check_silence_and_retries,), (check_connecting,), (check_flow,)]
+    together(lambda check, *row: check(*row), rows)
 
 
 def test_connection_that_is_refused_is_tried_again(waits: Any) -> None:
@@ -1225,16 +1189,10 @@ def test_connection_that_is_refused_is_tried_again(waits: Any) -> None:
 
 
 # Retry-After, the deadline, `retry_after`, and the waits.
-@each(
-    "value, deadline, seconds, expected",
-    """[
+@each("""value, deadline, seconds, expected
     ["7", null, 7, [7]], [" 15 ", null, 15, [15]], ["0", null, 0, [0]], ["60", null, 60, [60]],
-    ["61", null, 61, []], ["10", 0.3, 10, []], ["soon", 0.3, null, []], ["-5", 0.3, null, []]
-    ]""",
-)
-def test_wait_is_what_the_server_asks_for(
-    value: str, deadline: Any, seconds: Any, expected: Any, waits: Any
-) -> None:
+    ["61", null, 61, []], ["10", 0.3, 10, []], ["soon", 0.3, null, []], ["-5", 0.3, null, []]""")
+def test_retry_after(value: str, deadline: Any, seconds: Any, expected: Any, waits: Any) -> None:
     wire = answer({}, 429, f"Retry-After: {value}")
     with served(wire, max_retries=1, deadline=deadline) as (server, client):
         assert ask(client).retry_after == seconds
@@ -1244,36 +1202,24 @@ def test_wait_is_what_the_server_asks_for(
 # ---- Connections: safety, proxies, certificates --------------------------------------------------
 
 
-ECHOES = [  # what follows "HTTP/1.1 "; RAW is the token
-    b'401 No\r\n\r\n{"error": {"message": "RAW", "code": "RAW", "type": ["RAW"]}}',
-    b'400 No\r\n\r\n{"key": {"RAW": ["RAW"]}}',
-    b"502 No\r\n\r\n<html>Bearer RAW",
-    b"302 No\r\nX-Request-Id: RAW\r\nLocation: https://a.test/?key=RAW\r\n\r\n",
-    b"RAW OK\r\n\r\n",
-    b"200 OK\r\nTransfer-Encoding: chunked\r\n\r\nRAW\r\n",
-    b"200 OK\r\nContent-Encoding: RAW\r\n\r\nx",
-    b'200 OK\r\n\r\n{"id": "RAW"',
-    b"200 OK\r\n\r\nevent: error\ndata: RAW\n\n",
-    b'200 OK\r\n\r\ndata: {"id": "RAW\n\n',
-]
-
-
-@each("wire", ECHOES)
-def test_token_that_the_server_echoes_is_masked(wire: bytes, caplog: Any) -> None:
+# What follows "HTTP/1.1 "; RAW is the token.
+@each(r"""text
+    "401 No\r\n\r\n{\"error\": {\"message\": \"RAW\", \"code\": \"RAW\", \"type\": [\"RAW\"]}}",
+    "400 No\r\n\r\n{\"key\": {\"RAW\": [\"RAW\"]}}", "502 No\r\n\r\n<html>Bearer RAW",
+    "302 No\r\nX-Request-Id: RAW\r\nLocation: https://a.test/?key=RAW\r\n\r\n",
+    "RAW OK\r\n\r\n", "200 OK\r\nTransfer-Encoding: chunked\r\n\r\nRAW\r\n",
+    "200 OK\r\nContent-Encoding: RAW\r\n\r\nx", "200 OK\r\n\r\n{\"id\": \"RAW\"",
+    "200 OK\r\n\r\nevent: error\ndata: RAW\n\n", "200 OK\r\n\r\ndata: {\"id\": \"RAW\n\n"
+""")
+def test_token_that_the_server_echoes_is_masked(text: str, caplog: Any) -> None:
     caplog.set_level(logging.DEBUG)
-    token = b"jwt:0123456789"
-    wire = b"HTTP/1.1 " + wire.replace(b"RAW", token)
-    with served(cut(wire), api_key=token.decode()) as (_, client):
+    wire = "HTTP/1.1 " + text.replace("RAW", TOKEN)
+    with served(cut(wire.encode())) as (_, client):
         for error in (ask(client), ask(client, way="stream")):
             assert isinstance(error, dim.DeepInfraError)
             shown = f"{error!r} {vars(error)} {error.__cause__!r} {caplog.text}"
-            assert token.decode() not in shown + pickle.dumps(error, 0).decode("latin-1")
-
-
-@each("token, shown", [("12345678", "***"), ("1234567", "1234567"), ("ollama", "ollama")])
-def test_masked_error_still_says_what_the_server_said(token: str, shown: str) -> None:
-    error = result(answer({"error": f"try {token} pull"}, 400), api_key=token)
-    assert error.message == error.body["error"] == f"try {shown} pull"
+            assert TOKEN not in shown + pickle.dumps(error, 0).decode("latin-1")
+    assert result(answer({"error": "ollama pull"}, 400), api_key="ollama").message == "ollama pull"
 
 
 def pump(source: socket.socket, target: socket.socket) -> None:
@@ -1296,10 +1242,7 @@ def tunnel(target: Server, login: Any) -> Any:
     return connect
 
 
-LOGINS: Any = {"": None, "me:p%40ss%3Aw%25rd@": "Basic bWU6cEBzczp3JXJk", "me@": "Basic bWU="}
-
-
-@each("written, login", LOGINS.items())
+@each("written, login", [("", None), ("me:p%40ss%3Aw%25rd@", "Basic bWU6cEBzczp3JXJk")])
 def test_connect_proxy_is_used(written: str, login: Any, tls: Any, monkeypatch: Patch) -> None:
     with Server(ECHO, context=tls) as server, Server(tunnel(server, login)) as proxy:
         monkeypatch.setenv("https_proxy", f"http://{written}{proxy.address}")
@@ -1315,16 +1258,8 @@ def test_connect_proxy_is_used(written: str, login: Any, tls: Any, monkeypatch: 
     assert "proxy-authorization" not in headers
 
 
-PROXY_FAILURES: Any = {  # with the number of requests
-    "407": (answer(b"", 407), 1),
-    "302": (answer(b"", 302, "Location: http://x/"), 1),
-    "closed": (cut(b""), 3),
-}
-
-
-@each("name", list(PROXY_FAILURES))
-def test_failure_of_a_proxy_is_named(name: str, waits: Any) -> None:
-    wire, requests = PROXY_FAILURES[name]
+@each("name, wire, requests", [("407", answer(b"", 407), 1), ("closed", cut(b""), 3)])
+def test_failure_of_a_proxy_is_named(name: str, wire: Any, requests: int, waits: Any) -> None:
     with Server(wire) as proxy:
         base_url, setting = "https://[::1]/v1", f"http://me:hunter2@{proxy.address}/"
         error = ask(Client("", base_url=base_url, proxy=setting))
@@ -1348,44 +1283,41 @@ def test_plain_http_goes_through_a_proxy(monkeypatch: Patch) -> None:
     assert logins == ["Basic bWU6aHVudGVyMg==", None, None]
 
 
-def test_certificate_that_is_not_trusted_is_named_and_not_tried_again(tls: Any, waits: Any) -> None:
+def test_certificate_that_is_not_trusted_is_named(tls: Any, waits: Any, monkeypatch: Patch) -> None:
     with Server(ECHO, context=tls) as server:
-        for options in (
-            {"base_url": server.url.replace("127.0.0.1", "127.1")},
-            {"ssl_context": ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)},
-        ):
+        name = {"base_url": server.url.replace("127.0.0.1", "127.1")}
+        for options in (name, {"ssl_context": ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)}):
             error = ask(server.client(**options))
             assert (type(error), error.is_retryable) == (dim.APIConnectionError, False)
             assert str(server.port) in str(error)
             assert isinstance(error.__cause__, ssl.SSLCertVerificationError)
         assert (server.connections, waits) == (2, [])
+    monkeypatch.setattr(
+        ssl, "create_default_context", Mock(side_effect=ssl.SSLError("broken store"))
+    )
+    assert "broken store" in str(ask(Client(TOKEN, base_url=EXAMPLE, max_retries=0)))
 
 
 # ---- Streams: server-sent events -----------------------------------------------------------------
 
 BOM = b"\xef\xbb\xbf"
-STANDARD: Any = {  # https://html.spec.whatwg.org/multipage/server-sent-events.html
-    "messages": (
-        "data: This is the first message.\n\ndata: This is the second message, it\n"
-        "data: has two lines.\n\ndata: This is the third message.\n\n",
-        "This is the first message.|This is the second message, it\nhas two lines.|"
-        "This is the third message.|",
-    ),
-    "event types": (
-        "event: add\ndata: 73857293\n\nevent: remove\ndata: 2153\n\nevent: add\ndata: 113411\n\n",
-        "add=73857293|remove=2153|add=113411|",
-    ),
-    "stocks": ("data: YHOO\ndata: +2\ndata: 10\n\n", "YHOO\n+2\n10|"),
-    "four blocks": (
-        ": test stream\n\ndata: first event\nid: 1\n\ndata:second event\nid\n\ndata:  third event",
-        "first event|second event|",
-    ),
-    "empty data": ("data\n\ndata\ndata\n\ndata:", "|\n|"),
-    "one space": ("data:test\n\ndata: test\n\n", "test|test|"),
-}
+# https://html.spec.whatwg.org/multipage/server-sent-events.html
+STANDARD: Any = json.loads(
+    r"""{
+    "messages": ["data: This is the first message.\n\ndata: This is the second message, it\ndata: \
+has two lines.\n\ndata: This is the third message.\n\n", "This is the first message.|\
+This is the second message, it\nhas two lines.|This is the third message.|"],
+    "event types": ["event: add\ndata: 73857293\n\nevent: remove\ndata: 2153\n\nevent: add\n\
+data: 113411\n\n", "add=73857293|remove=2153|add=113411|"],
+    "stocks": ["data: YHOO\ndata: +2\ndata: 10\n\n", "YHOO\n+2\n10|"],
+    "four blocks": [": test stream\n\ndata: first event\nid: 1\n\ndata:second event\nid\n\n\
+data:  third event", "first event|second event|"],
+    "empty data": ["data\n\ndata\ndata\n\ndata:", "|\n|"],
+    "one space": ["data:test\n\ndata: test\n\n", "test|test|"]
+}""".replace("\\\n", "")
+)
 # Events are written as "data|", or as "name=data|" if they have a name.
 SSE_CASES: Any = {
-    b"": "",
     b"data: a\r\ndata: b\r\n\r\n": "a\nb|",  # CRLF ends one line, not two
     BOM + b"data: a\n\n": "a|",
     BOM + BOM + b"data: a\n\ndata: b\n\n": "b|",  # a second one is a part of the name
@@ -1419,72 +1351,49 @@ def test_sse(data: bytes, events: str) -> None:
         assert events_of(blocks) == events
 
 
-def assert_linear(work: Callable[[int], Any]) -> None:
-    """Fail if ten times the work takes more than 20 times the time."""
-    seconds: dict[int, float] = {}
-    for count in (2000, 20_000) * 3:
-        started = time.process_time()
-        work(count)
-        seconds[count] = min(time.process_time() - started, seconds.get(count, 99))
-    assert seconds[20_000] < 0.02 + 20 * seconds[2000]
-
-
 # ---- Streams: chunks -----------------------------------------------------------------------------
 
-# What comes between an event that carries "Hel" and one that carries "lo"; then the outcome.
-BETWEEN = {
-    "": "Hello",
-    ": ping - 2024-01-01 00:00:00\n\n": "Hello",
-    "data:\n\ndata\n\ndata:  \n\n": "Hello",
-    "data: null\n\n": "Hello",
-    "event: ping\ndata: 12:00\n\n": "Hello",
-    'event: completion\ndata: {"choices": [{"delta": {"content": "x"}}]}\n\n': "Hello",
-    'data: {"choices":\ndata: [{"delta": {"content": "x"}}]}\n\n': "Helxlo",
-    'data: {"id": "", "choices": null, "usage": null, "error": null}\n\n': "Hello",
-    'data: {"choices": []}\n\ndata: {}\n\n': "Hello",
-    'data: {"usage": []}\n\n': "Hello",
-    'data: {"usage": [], "choices": [{"delta": {"content": "x"}}]}\n\n': "Helxlo",
-    'data: {"choices": [{"delta": []}]}\n\n': "Hello",
-    'data: {"choices": [{"delta": null}, null]}\n\n': "Hello",
-    'data: {"choices": {}, "usage": {"prompt_tokens_details": []}}\n\n': "Hello",
-    'data: {"choices": [{"delta": {"content": "x"}, "logprobs": []}], "id": 7}\n\n': "Helxlo",
-    'data: {"choices": [{"delta": {"content": [{"type": "text", "text": "x"}]}}]}\n\n': "Helxlo",
-    'data: {"choices": [{"delta": {"content": [{"type": "thinking", "thinking": "x"}]}}]}\n\n': (
-        "Hello"
-    ),
-    'data: {"choices": [{"message": {"content": "x"}}]}\n\n': "Helxlo",
-    'data: {"choices": [{"delta": {"content": null, "refusal": "x"}}]}\n\n': "Helxlo",
-    'data: {"choices": [{"index": 1, "delta": {"content": "x"}}]}\n\n': "Helxlo",
-    'data: {"choices": [{"delta": {"content": "</s>[DONE]\u2028\x85"}}]}\n\n': (
-        "Hel</s>[DONE]\u2028\x85lo"
-    ),
-    'data: {"choices": [{"delta": {"content": "x"}, "error": null}], "error": {}}\n\n': "Helxlo",
-    'data: {"choices": [{"delta": {"content": "x", "message": "m"}}], "detail": "d"}\n\n': "Helxlo",
-    'error: {"code": 500, "message": "Context size has been exceeded."}\n\ndata: [DONE]\n\n': (
-        "ServerError 500 Context size has been exceeded."
-    ),
-    "error: out of memory\n\n": "APIError None out of memory",
-    'data: {"object": "error", "message": "KV cache full"}\n\n': "APIError None KV cache full",
-    'data: {"choices": [{"delta": {"content": ""}, "finish_reason": "error", '
-    '"error": {"message": "upstream went away", "code": 502}}]}\n\n': (
-        "ServerError 502 upstream went away"
-    ),
-    'data: {"choices": [{"finish_reason": "error", "error": "gone"}]}\n\n': "APIError None gone",
-    'data: {"choices": [{"finish_reason": "error", "message": {"content": "gone"}}]}\n\n': (
-        "APIError None"
-    ),
-    'data: {"choices": [{"delta": {"content": "b"}}], "error": "m"}\n\n': "APIError None m",
-    "event: error\ndata: m\ndata: n\n\n": "APIError None m n",
-    'event: error\ndata: {"message": "m", "code": 429}\n\n': "RateLimitError 429 m",
-    "data: Hi\n\n": "APIResponseError",
-    "data: {\n\n": "APIResponseError",
-    'data: {"a": "\x00"}\n\n': "APIResponseError",
-}
 
-
-@each("text, expected", BETWEEN.items())
-def test_stream_with_this_in_the_middle(text: str, expected: str, command: Any) -> None:
-    body = sse(delta("Hel"), done=False) + text.encode() + sse(delta("lo", "stop"))
+# What comes between an event that carries "Hel" and one that carries "lo", the data of an event or
+# other text; the outcome.
+@each(r"""between, expected
+    ["", "Hello"], [": ping - 2024-01-01 00:00:00", "Hello"], ["data:\n\ndata\n\ndata:  ", "Hello"],
+    [null, "Hello"], ["event: ping\ndata: 12:00", "Hello"],
+    ["event: completion\ndata: {\"choices\": [{\"delta\": {\"content\": \"x\"}}]}", "Hello"],
+    ["data: {\"choices\":\ndata: [{\"delta\": {\"content\": \"x\"}}]}", "Helxlo"],
+    [{"id": "", "choices": null, "usage": null, "error": null}, "Hello"],
+    [{"choices": []}, "Hello"], [{}, "Hello"], [{"usage": []}, "Hello"],
+    [{"usage": [], "choices": [{"delta": {"content": "x"}}]}, "Helxlo"],
+    [{"choices": [{"delta": []}]}, "Hello"], [{"choices": [{"delta": null}, null]}, "Hello"],
+    [{"choices": {}, "usage": {"prompt_tokens_details": []}}, "Hello"],
+    [{"choices": [{"delta": {"content": "x"}, "logprobs": []}], "id": 7}, "Helxlo"],
+    [{"choices": [{"delta": {"content": [{"type": "text", "text": "x"}]}}]}, "Helxlo"],
+    [{"choices": [{"delta": {"content": [{"type": "thinking", "thinking": "x"}]}}]}, "Hello"],
+    [{"choices": [{"message": {"content": "x"}}]}, "Helxlo"],
+    [{"choices": [{"delta": {"content": null, "refusal": "x"}}]}, "Helxlo"],
+    [{"choices": [{"index": 1, "delta": {"content": "x"}}]}, "Helxlo"],
+    [{"choices": [{"delta": {"content": "</s>[DONE]\u2028\u0085"}}]},
+    "Hel</s>[DONE]\u2028\u0085lo"],
+    [{"choices": [{"delta": {"content": "x"}, "error": null}], "error": {}}, "Helxlo"],
+    [{"choices": [{"delta": {"content": "x", "message": "m"}}], "detail": "d"}, "Helxlo"],
+    ["error: {\"code\": 500, \"message\": \"Context size has been exceeded.\"}\n\ndata: [DONE]",
+    "ServerError 500 Context size has been exceeded."],
+    ["error: out of memory", "APIError None out of memory"],
+    [{"object": "error", "message": "KV cache full"}, "APIError None KV cache full"],
+    [{"choices": [{"delta": {"content": ""}, "finish_reason": "error",
+    "error": {"message": "upstream went away", "code": 502}}]},
+    "ServerError 502 upstream went away"],
+    [{"choices": [{"finish_reason": "error", "error": "gone"}]}, "APIError None gone"],
+    [{"choices": [{"finish_reason": "error", "message": {"content": "gone"}}]}, "APIError None"],
+    [{"choices": [{"delta": {"content": "b"}}], "error": "m"}, "APIError None m"],
+    ["event: error\ndata: m\ndata: n", "APIError None m n"],
+    ["event: error\ndata: {\"message\": \"m\", \"code\": 429}", "RateLimitError 429 m"],
+    ["data: Hi", "APIResponseError"], ["data: {", "APIResponseError"],
+    ["data: {\"a\": \"\u0000\"}", "APIResponseError"]""")
+def test_stream_with_this_in_the_middle(between: Any, expected: str, command: Any) -> None:
+    if not isinstance(between, str):
+        between = f"data: {json.dumps(between, ensure_ascii=False)}"
+    body = sse(delta("Hel"), done=False) + f"{between}\n\n".encode() + sse(delta("lo", "stop"))
     for size in (3, 65536):
         outcome = result(answer(body, size=size), "stream")
         assert describe(outcome).startswith(expected)
@@ -1497,13 +1406,9 @@ def test_stream_with_this_in_the_middle(text: str, expected: str, command: Any) 
 
 
 # The indexes of three chunks, a, b and c; `n`; the texts of the choices.
-@each(
-    "indexes, n, texts",
-    """[
+@each("""indexes, n, texts
     [[0, 1, 2], null, ["abc"]], [[1, 1, 1], null, ["abc"]], [[0, 1, 2], 1, ["abc"]],
-    [[0, 1, 0], 2, ["ac", "b"]], [[1, 0, 1], 2, ["b", "ac"]]
-    ]""",
-)
+    [[0, 1, 0], 2, ["ac", "b"]], [[1, 0, 1], 2, ["b", "ac"]]""")
 def test_choices_of_a_stream(indexes: Any, n: Any, texts: Any) -> None:
     parts = [delta(text, None, index) for text, index in zip("abc", indexes)]
     parts += [delta(None, "stop", index) for index in range(len(texts))]
@@ -1516,34 +1421,20 @@ def test_choices_of_a_stream(indexes: Any, n: Any, texts: Any) -> None:
 A, STOP, DONE = sse(delta("a"), done=False), sse(delta(None, "stop"), done=False), sse()
 STOP_1 = sse(delta(None, "stop", 1), done=False)
 USAGE = b'data: {"choices": [], "usage": {"total_tokens": 1}}\n\n'
-EVENTS = {
-    "A": A,
-    "STOP": STOP,
-    "STOP_1": STOP_1,
-    "USAGE": USAGE,
-    "DONE": DONE,
-    "EOS": STOP.replace(b"stop", b"eos"),
-    "EMPTY": STOP.replace(b"stop", b""),
-    "TRUE": STOP.replace(b'"stop"', b"true"),
-    "OPEN": STOP[:-1],
-    "HALF": b": [DONE]\n\ndata: [DONE]\n",
-    "PING": b": ping\n\n",
-}
+EVENTS = dict(A=A, STOP=STOP, STOP_1=STOP_1, USAGE=USAGE, DONE=DONE, PING=b": ping\n\n")
+EVENTS.update(EOS=STOP.replace(b"stop", b"eos"), EMPTY=STOP.replace(b"stop", b""))
+EVENTS.update(OPEN=STOP[:-1], HALF=b": [DONE]\n\ndata: [DONE]\n")
 
 
 # The parts of the body, how many choices were asked for, the outcome.
-@each(
-    "names, count, outcome",
-    r"""[
+@each(r"""names, count, outcome
     ["A DONE", 1, "a"], ["A STOP", 1, "a"], ["A STOP USAGE", 1, "a"], ["A STOP A", 1, "aa"],
     ["A EOS", 1, "a"], ["A STOP HALF", 1, "a"], ["A STOP_1", 1, "a"], ["A STOP_1 STOP", 2, "a"],
     ["A DONE", 2, "a"], ["", 1, "StreamInterruptedError"], ["PING", 1, "StreamInterruptedError"],
-    ["USAGE", 1, "StreamInterruptedError"], ["A", 1, "StreamInterruptedError"],
-    ["A EMPTY", 1, "StreamInterruptedError"], ["A TRUE", 1, "StreamInterruptedError"],
-    ["A OPEN", 1, "StreamInterruptedError"], ["A STOP", 2, "StreamInterruptedError"],
-    ["A STOP_1", 2, "StreamInterruptedError"], ["A HALF", 1, "StreamInterruptedError"]
-    ]""",
-)
+    ["USAGE", 1, "StreamInterruptedError"], ["USAGE", 0, "StreamInterruptedError"],
+    ["A EMPTY", 1, "StreamInterruptedError"], ["A OPEN", 1, "StreamInterruptedError"],
+    ["A STOP", 2, "StreamInterruptedError"], ["A", 1, "StreamInterruptedError"],
+    ["A STOP_1", 2, "StreamInterruptedError"], ["A HALF", 1, "StreamInterruptedError"]""")
 @each_framing
 def test_stream_is_complete_or_an_error(names: str, count: int, outcome: str, framing: str) -> None:
     body = b"".join(map(EVENTS.__getitem__, names.split()))
@@ -1554,28 +1445,6 @@ def test_stream_is_complete_or_an_error(names: str, count: int, outcome: str, fr
     if "STOP" in names and framing != "none":  # a body that is cut is no complete one
         with served(cut(framed([body], framing)[:-6])) as (_, client):
             assert describe(ask(client, "Hi", "stream", n=count)) == "StreamInterruptedError"
-
-
-GRACE = {  # what follows the finish reason, then again and again
-    "silence": (b"", b""),
-    "pings": (b"", chunk(b": ping\n\n")),
-    "usage and events": (chunk(USAGE), chunk(b"data: null\n\n")),
-}
-
-
-def test_complete_stream_that_does_not_end_is_waited_for_2_seconds() -> None:
-    def check(after: bytes, again: bytes) -> None:
-        wire = START + chunk(A) + chunk(STOP) + after
-        with served(drip(wire, again) if again else hang(wire), ECHO) as (server, client):
-            started = time.monotonic()
-            whole = collect(client.stream("Hi"))
-            assert 1.9 < time.monotonic() - started < 4
-            assert (whole.text, whole.usage is not None) == ("a", USAGE in after)
-            assert ask(client, "2") == "2"
-            assert server.used == [0, 1]
-            assert server.wait_closed()
-
-    together(check, GRACE.values())
 
 
 def test_stream_left_early_closes_the_connection() -> None:
@@ -1601,9 +1470,7 @@ def collected(*payloads: Any) -> Any:
 
 
 # Pieces: index, id, name, arguments. Then the calls.
-@each(
-    "pieces, calls",
-    r"""[
+@each(r"""pieces, calls
     [[[0,"a","f",""], [1,"b","g",""], [0,null,null,"x"], [1,"",null,"y"], [0,null,null,"z"]],
     [["a","f","xz"], ["b","g","y"]]],
     [[[null,"a","f","x"], [null,"b","g","y"], [null,"a",null,"z"]],
@@ -1618,9 +1485,7 @@ def collected(*payloads: Any) -> Any:
     [[[0,null,null,"x"], [0,"a","f","y"]], [["a","f","xy"]]],
     [[[0,"a",null,""], [0,null,"f",""], [0,null,null,"x"]], [["a","f","x"]]],
     [[[0,"1","f","x"], [1,"0","g","y"], [0,null,null,"z"]], [["1","f","xz"], ["0","g","y"]]],
-    [[[0,"a","f",{"a":1}], [1,"b","g",null]], [["a","f","{\"a\": 1}"], ["b","g",""]]]
-    ]""",
-)
+    [[[0,"a","f",{"a":1}], [1,"b","g",null]], [["a","f","{\"a\": 1}"], ["b","g",""]]]""")
 def test_collect_assembles_tool_calls(pieces: Any, calls: Any) -> None:
     parts = []
     for index, call_id, name, arguments in pieces:
@@ -1635,9 +1500,7 @@ def test_collect_assembles_tool_calls(pieces: Any, calls: Any) -> None:
 
 
 # Deltas, and what the message has beside its role.
-@each(
-    "deltas, fields",
-    r"""[
+@each(r"""deltas, fields
     [[{}], {}], [[{"content": ""}], {"content": ""}],
     [[{"content": " a\n"}, {"content": null}, {}, {"content": "\n b"}], {"content": " a\n\n b"}],
     [[{"content": "\ud83d"}, {"content": "\ude00"}], {"content": "\ud83d\ude00"}],
@@ -1645,9 +1508,7 @@ def test_collect_assembles_tool_calls(pieces: Any, calls: Any) -> None:
     [[{"name": "n"}, {"name": "n"}, {"name": null}], {"name": "n"}],
     [[{"role": "tool"}, {"role": null}, {"role": ""}, {"role": "tool"}], {"role": "tool"}],
     [[{"refusal": "I "}, {"refusal": "can't."}], {"content": "I can't."}],
-    [[{"content": [{"text": "a"}]}, {"content": [{"text": "b"}]}], {"content": "ab"}]
-    ]""",
-)
+    [[{"content": [{"text": "a"}]}, {"content": [{"text": "b"}]}], {"content": "ab"}]""")
 def test_collect_joins_a_message(deltas: Any, fields: Any) -> None:
     whole = collected(*[delta(**fields) for fields in deltas])
     with served(answer({"choices": [{"message": fields}]})) as (_, client):
@@ -1698,6 +1559,17 @@ def test_collect_gives_what_chat_gives_and_its_message_goes_back_as_it_is() -> N
     assert server.requests[2].json["messages"] == [whole["choices"][0]["message"]]
 
 
+def assert_linear(work: Callable[[int], Any]) -> None:
+    """Fail if ten times the work takes more than 20 times the time."""
+    seconds: dict[int, float] = {}
+    for count in (2000, 20_000) * 3:
+        started = time.process_time()
+        work(count)
+        seconds[count] = min(time.process_time() - started, seconds.get(count, 99))
+    assert seconds[20_000] < 0.02 + 20 * seconds[2000]
+
+
+@pytest.mark.skipif(sys.gettrace() is not None, reason="tracing makes += copy")
 def test_collecting_and_parsing_take_linear_time() -> None:
     part = delta("a", tool_calls=[{"id": "c", "function": {"arguments": "d"}}])
     with served(stream_of(part)) as (_, client):
@@ -1709,35 +1581,22 @@ def test_collecting_and_parsing_take_linear_time() -> None:
 
 # ---- Any bytes -----------------------------------------------------------------------------------
 
-
-CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
-ANY_BYTES = {
-    b"HTTP/1.1 200 " + b"x" * 99999: "APIConnectionError",
-    OK: "APIConnectionError",
-    OK + b"\r\n" + USAGE + DONE: "APIResponseError",
-    b"HTTP/1.1 200 OK\r\nContent-Le": "APIConnectionError",
-    OK + b"Content-Type: multipart/x; boundary*=x\0y'en'z\r\n\r\n": "APIConnectionError",
-    OK + b'\r\n{"created": [' + b"9" * 9999 + b"]}x": "APIResponseError",
-    b"HTTP/1.1 429 No\r\nTransfer-Encoding: chunked\r\n\r\nzz": "RateLimitError",
-}
+ANY_BYTES = [
+    b"HTTP/1.1 200 " + b"x" * 99999,
+    OK + b"Content-Type: multipart/x; boundary*=x\0y'en'z\r\n\r\n",
+    OK + b"Content-Type: multipart/x; boundary*=a; boundary*0=b\r\n\r\n",
+    OK + b'\r\n{"created": [' + b"9" * 9999 + b"]}x",
+    b"HTTP/1.1 429 No\r\nTransfer-Encoding: chunked\r\n\r\nzz",
+]
 
 
-@each("wire, kind", ANY_BYTES.items())
-def test_any_bytes_give_one_of_our_errors(wire: bytes, kind: str) -> None:
-    with served(cut(wire)) as (_, client):
-        assert isinstance(ask(client), getattr(dim, kind))
-        assert isinstance(ask(client, way="stream"), dim.DeepInfraError)
-        with contextlib.suppress(dim.DeepInfraError):
-            client.request("GET", "/x")
-
-
-def test_mutated_answers_give_a_result_or_one_of_our_errors() -> None:
+def test_any_bytes_give_a_result_or_one_of_our_errors() -> None:
     chance = random.Random(1)
     wires = [WHOLE, answer(json.loads(RICH_ANSWER)), stream_of(*RICH_STREAM.split("\n")), BUSY]
     wires.append(answer(gzip.compress(BODY), 400, "Content-Encoding: gzip"))
     with served(b"") as (server, client):
-        for wire in wires * 50:
-            for _ in range(chance.choice([1, 1, 2, 5, 20])):
+        for number, wire in enumerate(ANY_BYTES + wires * 50):
+            for _ in range(chance.choice([1, 1, 2, 5, 20]) * (number >= len(ANY_BYTES))):
                 at = chance.randrange(len(wire))
                 other = bytes(chance.choices(b'\r\n:"[]{},0-9\xff\x00 nu', k=chance.randrange(4)))
                 wire = wire[:at] + other + wire[at + chance.randrange(4) :]
@@ -1778,9 +1637,7 @@ def command(monkeypatch: Patch) -> Any:
 
 
 # The line, stdin in Latin-1, what the request has beside the model and `stream`.
-@each(
-    "line, stdin, text, params",
-    r"""[
+@each(r"""line, stdin, text, params
     ["Hello!", "", "Hello!", {}], ["", "Hello!", "Hello!", {}],
     ["Review:", "+new\n", "Review:\n\n+new\n", {}], ["Hello!", " \n", "Hello!", {}],
     ["", "\u00ef\u00bb\u00bf\u00e2\u009c\u0093", "\u2713", {}],
@@ -1791,9 +1648,7 @@ def command(monkeypatch: Patch) -> Any:
     ["-m a/b Hello!", "", "Hello!", {"model": "a/b"}],
     ["-u Hello!", "", "Hello!", {"stream_options": {"include_usage": true}}],
     ["Hello! -o temperature=0.5 -o 'stop=[\"a\"]' -o user=x=y -o seed=null -o a= -o b=01", "",
-    "Hello!", {"temperature": 0.5, "stop": ["a"], "user": "x=y", "a": "", "b": "01"}]
-    ]""",
-)
+    "Hello!", {"temperature": 0.5, "stop": ["a"], "user": "x=y", "a": "", "b": "01"}]""")
 def test_command_sends(line: str, stdin: str, text: str, params: Any, command: Any) -> None:
     *ran, (request,) = command(line, piped=stdin.encode("latin-1"))
     assert ran == [0, "Hi\n", ""]
@@ -1810,9 +1665,7 @@ USED_LINE = r"1 \+ 2 = 3 tokens, \$0.5000000, \d\.\d s\n"
 
 
 # The line, the deltas of a stream (or another answer), the exit code, stdout, and stderr has what.
-@each(
-    "line, wire, code, out, err",
-    r"""[
+@each(r"""line, wire, code, out, err
     ["Hi", [["Hi\n"], [null, "stop"]], 0, "Hi\n", ""],
     ["Hi", [["\u00fc\u2713 \ud83d\u001b", "stop"]], 0, "\u00fc\u2713 ?\u001b\n", ""],
     ["-u Hi", [["Hi", "stop"]], 0, "Hi\n", ""], ["Hi", [["Hel", "length"]], 3, "Hel\n", "length"],
@@ -1836,9 +1689,7 @@ USED_LINE = r"1 \+ 2 = 3 tokens, \$0.5000000, \d\.\d s\n"
     ["-o stream=false Hi", {}, 2, "", "-o stream"], ["-o messages=[] Hi", {}, 2, "", "-o messages"],
     ["-o self=1 Hi", {}, 2, "", "-o self"], ["--timeout 0 Hi", {}, 2, "", "deepinfra_min: "],
     ["--base-url ftp://x Hi", {}, 2, "", "deepinfra_min: "],
-    ["--nonsense Hi", {}, 2, "", "nonsense"]
-    ]""",
-)
+    ["--nonsense Hi", {}, 2, "", "nonsense"]""")
 def test_command_prints(line: str, wire: Any, code: int, out: str, err: str, command: Any) -> None:
     is_stream = isinstance(wire, list)
     wire = stream_of(*[delta(*row) for row in wire]) if is_stream else answer(wire)
@@ -1890,16 +1741,12 @@ def test_command_works_in_notebooks(command: Any) -> None:
 
 # The line, the deltas of a stream (or another answer), what a terminal is sent; "@" wipes a line.
 @posix
-@each(
-    "line, wire, shown",
-    r"""[
+@each(r"""line, wire, shown
     ["Hi", [{"reasoning": "Hm"}, {"content": "H"}, {"content": "i"}],
     "\rwaiting \r\rthinking\r@Hi\r\n"],
     ["-r Hi", [{"reasoning": "\u001b"}, {"content": "\u00fc\t\u001b[1m\u009b\r\n\u007f"}],
     "\rwaiting \r?\r\n@\u00fc\t?[1m?\r\n?\r\n"],
-    ["--models", {"data": [{"id": "a\u001b"}]}, "a?\r\n"], ["", {}, "> \r\n"]
-    ]""",
-)
+    ["--models", {"data": [{"id": "a\u001b"}]}, "a?\r\n"], ["", {}, "> \r\n"]""")
 def test_terminal_is_sent(line: str, wire: Any, shown: str, command: Any) -> None:
     is_stream = isinstance(wire, list)
     wire = stream_of(*[delta(**fields) for fields in wire]) if is_stream else answer(wire)
@@ -1917,24 +1764,19 @@ def test_terminal_is_sent(line: str, wire: Any, shown: str, command: Any) -> Non
 
 # ---- Command line, in processes ------------------------------------------------------------------
 
-CLI = (sys.executable, "-m", "deepinfra_min")
+PYTHON = sys.executable
+CLI = (PYTHON, "-m", "deepinfra_min")
 ENDLESS = drip(START, chunk(sse(delta("more"), done=False)))
-LONG = stream_of(delta("x" * 200_000 + "\n", "stop"))
+LONG = "x" * 200_000
 
 
 @contextlib.contextmanager
 def started(server: Server, *words: str, **options: Any) -> Iterator[Any]:
     """Yield a process of the command that asks this server; kill it at the end."""
     env = {name: value for name, value in os.environ.items() if name[:6] != "PYTHON"}
-    env.update(
-        DEEPINFRA_TOKEN=TOKEN,
-        DEEPINFRA_BASE_URL=server.url,
-        LC_ALL="C",
-        PYTHONDONTWRITEBYTECODE="1",
-        PYTHONIOENCODING="ascii",
-        PYTHONPATH=os.path.dirname(os.path.abspath(dim.__file__)),
-        TERM="dumb",
-    )
+    env.update(DEEPINFRA_TOKEN=TOKEN, DEEPINFRA_BASE_URL=server.url, DEEPINFRA_MODEL="a/b")
+    env.update(PYTHONPATH=os.path.dirname(os.path.abspath(dim.__file__)), TERM="dumb", LC_ALL="C")
+    env.update(PYTHONDONTWRITEBYTECODE="1", PYTHONIOENCODING="ascii")
     pipes = dict.fromkeys(STREAMS, subprocess.PIPE)
     with subprocess.Popen(words, env=env, **{**pipes, **options}) as process:
         try:
@@ -1944,66 +1786,92 @@ def started(server: Server, *words: str, **options: Any) -> Iterator[Any]:
 
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores Ctrl-C
-STARTS: Any = {
-    "by name, strictly": ("-X", "dev", "-W", "error", "-m", "deepinfra_min"),
-    "isolated file": ("-I", os.path.abspath(dim.__file__)),
-    "vendored and renamed": ("-m", "pkg._vendor.renamed"),
-    "zip": ("app.pyz",),
-}
+HELLO_TEXT = json.loads(HELLO_ANSWER)["choices"][0]["message"]["content"].strip()
+PRIVATE = """
+import os, socket, sys
+from deepinfra_min import main
+server = os.environ["DEEPINFRA_BASE_URL"].split("/")[2].split(":")
+del os.environ["DEEPINFRA_TOKEN"]
+connect = socket.create_connection
+socket.create_connection = lambda address, *args: print(*address) or connect(server, *args)
+sys.exit(main(["--base-url", "http://192.168.1.5:8000/v1", "Hi"]))
+"""
 
 
-def test_ways_to_start_are_alike_in_an_old_locale(tmp_path: Path) -> None:
+def say(sock: socket.socket, request: Request) -> None:
+    """Stream what was asked, and the kind of login."""
+    login = request.headers.get("authorization", "none")[:6]
+    sock.sendall(stream_of(delta(f"{request.text} {login}", "stop")))
+
+
+# The words of a command, the answers, stdin, the exit code, stdout, what the one line on stderr
+# has, how many seconds it takes at least.
+PROCESSES: Any = [
+    (CLI, [HI], b"Hi", 0, "Hi", "stdin", 2.5),
+    ((*CLI, "-nv", "Hi"), [ANEW, HI], b"", 0, "Hi", "busy ***"),
+    ((PYTHON, os.path.abspath(__file__), "-i"), [HI], b"Hello!\n", 0, HELLO_TEXT, OFFLINE, 0.8),
+    ((PYTHON, "-c", PRIVATE), [say], b"", 0, "192.168.1.5 8000\nHi none"),
+    (CLI, [say], "✓".encode("utf-16"), 0, "✓ Bearer"),
+    ((PYTHON, "-I", os.path.abspath(dim.__file__), "Hi"), [say], b"", 0, "Hi Bearer"),
+]
+for way in ("-X dev -W error -m deepinfra_min", "-m pkg._vendor.renamed", "app.pyz"):
+    PROCESSES.append(((PYTHON, *way.split(), "Grüße"), [ANEW, say], b"", 0, "Grüße Bearer"))
+FULL, GONE = "KV cache full", {"finish_reason": "error", "error": {"message": "went away"}}
+CONTEXT = b'error: {"code": 500, "message": "Context size"}\n\ndata: [DONE]\n\n'
+rows = json.loads("""[
+    [[["a", null, 0], ["b", null, 1], ["c", "stop", 2]], 0, "abc", ""],
+    [[["a", null, 1], ["b", "stop", 1]], 0, "ab", ""], [[["a", "eos"]], 0, "a", ""],
+    [[["a", ""]], 0, "a", ""], [[["a", "model_length"]], 3, "a", "model_length"]
+]""")
+rows = [(stream_of(*[delta(*part) for part in parts]), *row) for parts, *row in rows] + [
+    (stream_of(A + CONTEXT), 3, "a", "Context size"),
+    (stream_of({"object": "error", "message": FULL}), 1, "", FULL),
+    (stream_of(delta("a"), {"choices": [GONE]}), 3, "a", "went away"),
+    (hang(START + chunk(A + STOP)), 0, "a", "", 1.9),
+    (drip(START + chunk(A + STOP), chunk(b": ping\n\n")), 0, "a", "", 1.9),
+]
+PROCESSES += [((*CLI, "Hi"), [row[0]], b"", *row[1:]) for row in rows]
+# The script of a shell, the exit code, whether the whole answer comes, the line on stderr.
+rows = json.loads(r"""[
+    ["exec \"$@\" -v <&- 2>&-", 0, true, ""], ["exec \"$1\" -m deepinfra_min -i <&-", 0, false, ""],
+    ["exec \"$@\" 0>/dev/null", 1, false, "deepinfra_min: "],
+    ["exec \"$@\" -n >&-", 1, false, "deepinfra_min: "],
+    ["exec \"$@\" -n >/dev/full", 1, false, "deepinfra_min: "],
+    ["exec \"$@\" --help >/dev/full", 1, false, "deepinfra_min: "],
+    ["{ \"$@\" -n; echo $? >&2; } | true", 0, false, "141"]
+]""")
+for script, code, is_whole, err in rows * (os.name != "nt"):
+    words = ("sh", "-c", script, "sh", *CLI, "Hi")
+    PROCESSES.append((words, [stream_of(delta(LONG, "stop"))], b"", code, LONG * is_whole, err))
+
+
+def test_command_in_processes_with_an_old_locale(tmp_path: Path) -> None:
     source = Path(dim.__file__).read_bytes()
     (tmp_path / "pkg" / "_vendor").mkdir(parents=True)
     (tmp_path / "pkg" / "_vendor" / "renamed.py").write_bytes(source)
     with zipfile.ZipFile(str(tmp_path / "app.pyz"), "w") as archive:
         archive.writestr("__main__.py", source)
 
-    def check(*python: str) -> None:
-        words = (sys.executable, *python, "Grüße")
-        again = answer(b"", 503, "Retry-After: 0")
-        wire = stream_of(delta("Grüße ✓", "length"))
-        with Server(again, wire) as server, started(server, *words, cwd=str(tmp_path)) as process:
-            out, err = process.communicate(b"", PATIENCE)
-        assert (process.returncode, out.decode()) == (3, f"Grüße ✓{os.linesep}")
-        assert b"length" in err
-        assert server.requests[0].text == "Grüße"
+    def check(
+        words: Any, answers: Any, piped: bytes, code: int, out: str, err: str = "", least: float = 0
+    ) -> None:
+        begun = time.monotonic()
+        with Server(*answers) as server, started(server, *words, cwd=str(tmp_path)) as process:
+            notice = process.stderr.readline() if err == "stdin" else b""  # before stdin ends
+            output, errors = process.communicate(piped, PATIENCE)
+        printed = output.decode().replace(os.linesep, "\n")
+        assert (process.returncode, printed) == (code, out and out + "\n")
+        lines = (notice + errors).decode().splitlines()
+        assert ([err in line for line in lines], TOKEN in str(lines)) == ([True] * bool(err), False)
+        assert time.monotonic() - begun >= least
 
-    together(check, STARTS.values())
+    together(check, PROCESSES)
     assert sorted(os.listdir(str(tmp_path))) == ["app.pyz", "pkg"]  # nothing was written
 
 
+# The answer, what is read of it, the exit code; 130 after Ctrl-C.
 @posix
-def test_streams_of_a_shell() -> None:
-    def check(script: str, code: int, size: int, lines: int) -> None:
-        words = ("sh", "-c", script, "sh", *CLI, "Hi")
-        with Server(LONG) as server, started(server, *words) as process:
-            out, err = process.communicate(b"", PATIENCE)
-        assert (process.returncode, len(out), err.count(b"\n")) == (code, size, lines)
-        assert err == b"141\n" or err[:15] == b"deepinfra_min: "[: 15 * lines]
-
-    # The script, the exit code, how much of 200,001 bytes came, lines on stderr.
-    rows = r"""[
-        ["exec \"$@\" -v <&- 2>&-", 0, 200001, 0],
-        ["exec \"$1\" -m deepinfra_min -i <&-", 0, 0, 0],
-        ["exec \"$@\" 0>/dev/null", 1, 0, 1],
-        ["exec \"$@\" -n >&-", 1, 0, 1],
-        ["exec \"$@\" -n >/dev/full", 1, 0, 1],
-        ["exec \"$@\" --help >/dev/full", 1, 0, 1],
-        ["{ \"$@\" -n; echo $? >&2; } | true", 0, 0, 1]
-    ]"""
-    together(check, json.loads(rows))
-
-
-ENDS: Any = [  # the answer, what is read of it, the exit code; 130 after Ctrl-C
-    (hang(), b"", 130),
-    (ENDLESS, b"more", 130),
-    (ENDLESS, b"more", 141),
-]
-
-
-@posix
-@each("wire, text, code", ENDS)
+@each("wire, text, code", [(hang(), b"", 130), (ENDLESS, b"more", 130), (ENDLESS, b"more", 141)])
 def test_process_ends_silently(wire: Any, text: bytes, code: int) -> None:
     with Server(wire) as server, started(server, *CLI, "-n", "Hi", "--timeout=9") as process:
         assert wait_until(lambda: server.requests)
@@ -2014,22 +1882,6 @@ def test_process_ends_silently(wire: Any, text: bytes, code: int) -> None:
             process.stdout.close()
         assert process.wait(PATIENCE) == code
         assert process.stderr.read() == b""
-
-
-def test_stdin_without_an_end_is_reported_after_3_seconds() -> None:
-    with Server(HI) as server, started(server, *CLI) as process:
-        begun = time.monotonic()
-        assert b"stdin" in process.stderr.readline()
-        assert 2.5 <= time.monotonic() - begun < 8
-        assert process.communicate(b"Hi", PATIENCE) == (b"Hi\n", b"")
-    assert process.returncode == 0
-
-
-def test_verbose_shows_retries_but_not_the_token() -> None:
-    busy = answer({"error": f"busy {TOKEN}"}, 429, "Retry-After: 0")
-    with Server(busy, HI) as server, started(server, *CLI, "-nv", "Hi") as process:
-        out, err = process.communicate(b"", PATIENCE)
-    assert (out, b"busy ***" in err, TOKEN.encode() in err) == (b"Hi\n", True, False)
 
 
 @posix
@@ -2056,42 +1908,21 @@ def test_conversation_on_a_terminal() -> None:
     assert re.fullmatch("(more)+", messages[3]["content"])
 
 
-# ---- The project: try-out, README ----------------------------------------------------------------
+# ---- README --------------------------------------------------------------------------------------
 
 README = Path(__file__).resolve().with_name("README.md")
 README_TEXT = README.read_text(encoding="utf-8") if README.exists() else ""
-HELLO_TEXT = json.loads(HELLO_ANSWER)["choices"][0]["message"]["content"].strip()
-
-
-def test_try_out_gives_the_documented_answers(monkeypatch: Patch, capsys: Any) -> None:
-    monkeypatch.setenv("DEEPINFRA_TOKEN", "a-real-one")
-    monkeypatch.setenv("DEEPINFRA_MODEL", "a/real-one")
-    monkeypatch.setattr(sys, "stdin", io.StringIO("Hello!\n"))
-    started = time.monotonic()
-    assert try_out(["-i"]) == 0
-    assert time.monotonic() - started >= 0.8  # for 22 words
-    printed = capsys.readouterr()
-    assert printed.out == f"{HELLO_TEXT}\n"
-    assert printed.err == (
-        "Offline demo: a local stand-in answers with examples from DeepInfra's documentation; "
-        "no model is asked.\n"
-    )
-
-
-# README. Lines of comment below a program or a command are what it prints.
-
+# Lines of comment below a program or a command are what it prints.
 PROGRAMS = re.findall(r"(?ms)^```python\n(.*?)^```$", README_TEXT)
 SH_BLOCKS = "".join(re.findall(r"(?ms)^```sh\n(.*?)^```$", README_TEXT))
 COMMANDS = re.findall(r"(?m)^([^#\n].*deepinfra_min.*)\n((?:# .*\n)+)", SH_BLOCKS)
 README_ANSWERS: Any = json.loads("""{
-    "Is it warm in Sofia?": {
-        "tool_calls": [{"function": {"name": "get_weather", "arguments": {"city": "Sofia"}}}]
-    },
+    "Is it warm in Sofia?":
+        {"tool_calls": [{"function": {"name": "get_weather", "arguments": {"city": "Sofia"}}}]},
     "21 °C in Sofia": {"content": "Yes, it is 21 °C."},
     "Who wrote Faust?": {"content": {"name": "Goethe"}},
-    "How many r are in strawberry?": {
-        "reasoning_content": "One in straw, two in berry.", "content": "3"
-    },
+    "How many r are in strawberry?":
+        {"reasoning_content": "One in straw, two in berry.", "content": "3"},
     "Does this change need a test?": {"content": "Yes: nothing tests the new line."},
     "meta-llama/Llama-3.2-11B-Vision-Instruct": {"content": "A cat."},
     "llama3.2": {"content": "Hi."}
@@ -2133,10 +1964,8 @@ def test_readme_program(
         if "sc." in program:
             assert names["ask"](["Hello!"]) == [HELLO_TEXT]
     below = "".join(re.findall(r"(?m)^(?:# .*\n)+\Z", program))
-    assert (
-        "".join(f"# {line}\n" for line in capsys.readouterr().out.splitlines()) == below
-        or not below
-    )
+    printed = "".join(f"# {line}\n" for line in capsys.readouterr().out.splitlines())
+    assert below in ("", printed)
 
 
 @posix
