@@ -207,15 +207,17 @@ class _Object:
         if not isinstance(raw, dict):
             raw = {}
         values: JSON = {}
+        kinds = cls._kinds
         for name, value in raw.items():
-            types, item_class = cls._kinds.get(name, ((), None))
+            types, item_class = kinds.get(name, ((), None))
             if type(value) in types:
-                if type(value) is list:
-                    value = tuple(
-                        [item_class._parse(item) for item in value if isinstance(item, dict)]
-                    )
-                elif item_class:
-                    value = item_class._parse(value)
+                if item_class:
+                    if type(value) is dict:
+                        value = item_class._parse(value)
+                    else:
+                        value = tuple(
+                            [item_class._parse(item) for item in value if isinstance(item, dict)]
+                        )
                 values[name] = value
         values["raw"] = raw
         return cls(**values)
@@ -882,9 +884,7 @@ class _Response(HTTPResponse):
         if not status and re.fullmatch(r"[45]\d\d", str(code)):
             status = int(str(code))
         message = _clean(message) or responses.get(status, "no message")
-        summary = f"the API answered: {message}"
-        if status:
-            summary = f"HTTP {status}: {message}"
+        summary = f"HTTP {status}: {message}" if status else f"the API answered: {message}"
         error_class = ServerError if status >= 500 else APIError
         if status in (401, 403):
             error_class = AuthenticationError
@@ -1158,7 +1158,7 @@ def _run(args: Any) -> int:
                     f"-o {option}: not NAME=VALUE, or a NAME that can't be set"
                 )
             params[name] = text
-            with suppress(ValueError, RecursionError):
+            with suppress(ValueError):
                 params[name] = loads(text)
         args.params = params
         history = []
