@@ -1035,7 +1035,7 @@ pid = os.fork()
 if not pid:
     del stream
     print(client.chat("child").text, client.chat("child").text)
-    del client
+    client.close()
     sys.exit()
 assert os.waitpid(pid, 0) == (pid, 0)
 print(client.chat("parent").text, first.text + collect(stream).text)
