@@ -660,7 +660,7 @@ class Client:
         elif isinstance(error, socket.timeout) and not error.errno:  # ours, not the system's
             is_retryable = doing == "connecting to"
             name = "connect_timeout" if is_retryable else "timeout"
-            if time.monotonic() >= end:
+            if time.monotonic() + 0.01 >= end:  # a socket may be early
                 name = "deadline"
             error_class = APITimeoutError
             problem = f"took longer than {getattr(self, name)} s ({name})"
@@ -1257,7 +1257,7 @@ def _answer(client: Client, args: Any, history: Any) -> int:
     usage = answer and answer.usage
     if args.usage and usage:
         text = f"{usage.prompt_tokens} + {usage.completion_tokens} = {usage.total_tokens} tokens"
-        if usage.estimated_cost is not None:
+        if usage.estimated_cost:
             text += f", ${usage.estimated_cost:.7f}"
         _note(f"{text}, {time.monotonic() - started:.1f} s\n")
     return code
