@@ -253,9 +253,8 @@ class Function(_Object):
     raw: JSON = _RAW
 
     def __post_init__(self) -> None:
-        if isinstance(
-            self.raw.get("arguments"), (dict, list)
-        ):  # some servers send the object itself
+        # Some servers send the object itself.
+        if isinstance(self.raw.get("arguments"), (dict, list)):
             self.arguments = dumps(self.raw["arguments"])
 
 
@@ -957,8 +956,7 @@ def _iter_chunks(request: Any, count: int) -> Generator[ChatCompletionChunk, Non
     [DONE] proves it, and so does the end, or 2 seconds without another chunk, once each choice has
     a finish reason. Who asked for one choice (`count`) gets one, whatever the index of its parts.
     """
-    begun: Any = set()  # indexes of choices
-    ended: Any = set()
+    reasons: Any = {}  # the finish reason, or None, of each choice by its index
     is_finished = False
     with request as response:
         end = response.end
@@ -973,7 +971,7 @@ def _iter_chunks(request: Any, count: int) -> Generator[ChatCompletionChunk, Non
                 data = event.data.strip()
                 if event.event == "error":
                     response.raise_api_error(data)
-                if data == "[DONE]" and begun:
+                if data == "[DONE]" and reasons:
                     break
                 if event.event != "message" or data in ("", "null", "[DONE]"):
                     continue  # a sign of life
@@ -981,13 +979,11 @@ def _iter_chunks(request: Any, count: int) -> Generator[ChatCompletionChunk, Non
                 for choice in chunk.choices:
                     if count == 1:
                         choice.index = 0
-                    begun.add(choice.index)
-                    if choice.finish_reason:
-                        ended.add(choice.index)
+                    reasons[choice.index] = choice.finish_reason or reasons.get(choice.index)
                 # `choices: null` is a sign of life, too.
                 if chunk.raw.get("choices", ()) is not None or chunk.usage:
                     yield chunk
-                if ended and ended == begun and (count == 1 or len(ended) > 1):
+                if reasons and all(reasons.values()) and (count == 1 or len(reasons) > 1):
                     is_finished = True
                     response.end = min(end, time.monotonic() + 2)  # for the usage and [DONE]
             else:
