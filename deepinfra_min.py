@@ -393,7 +393,7 @@ class ChatCompletionChunk(_Object):
     @property
     def text(self) -> str:
         """The new content of the first choice, `""` where there is none."""
-        return "".join(choice.delta.content or "" for choice in self.choices if choice.index == 0)
+        return "".join([part.delta.content or "" for part in self.choices if part.index == 0])
 
 
 @dataclass
