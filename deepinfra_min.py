@@ -287,6 +287,7 @@ class Message(_Object):
 
     def __post_init__(self) -> None:
         raw = self.raw
+        # Content in parts, a refusal, or reasoning under its other name; few messages need this.
         if not self.content or "reasoning" in raw:
             content = raw.get("content") or raw.get("refusal")
             self.content = _join_parts(content) or self.content
@@ -606,7 +607,7 @@ class Client:
                 yield response
         finally:
             if response and response.is_complete and idle is self._idle and len(idle) < 32:
-                response.client = None  # which the idle connection keeps
+                response.client = None  # the connection keeps the response, not the client
                 idle.append((connection, time.monotonic(), os.getpid()))
             elif connection:
                 connection.close()
@@ -980,9 +981,9 @@ def _iter_chunks(request: Any, count: int) -> Generator[ChatCompletionChunk, Non
                     if count == 1:
                         choice.index = 0
                     reasons[choice.index] = choice.finish_reason or reasons.get(choice.index)
-                # `choices: null` is a sign of life, too.
-                if chunk.raw.get("choices", ()) is not None or chunk.usage:
+                if chunk.raw.get("choices", ()) is not None or chunk.usage:  # null: a sign of life
                     yield chunk
+                # Of several choices, the first may end before the others begin.
                 if reasons and all(reasons.values()) and (count == 1 or len(reasons) > 1):
                     is_finished = True
                     response.end = min(end, time.monotonic() + 2)  # for the usage and [DONE]
